@@ -1,0 +1,35 @@
+# make demo   makes .venv from the lock, runs the main job on the embedded model, prints the result
+# make test   the same environment, all tests that need no GPU
+PYTHON ?= python3
+BIN := .venv/bin
+# Where plain pip does not find PyTorch's CPU build, it comes from PyTorch's own index.
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: demo test test-all lint clean
+
+demo: .venv/installed
+	@$(BIN)/instructmill demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: requirements/cpu.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "InstructMill needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@echo "making .venv from requirements/cpu.txt (once; about 3.5 GB)"
+	$(PYTHON) -m venv .venv
+	@# --no-deps: vLLM's CPU build asks for builds of torchvision and torchaudio that break it (requirements/README.md).
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt || \
+		$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt --extra-index-url $(TORCH_INDEX)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,1 @@
+"""InstructMill: instruction-tuning data at cluster scale. `pipeline` is the method, in pure Python."""

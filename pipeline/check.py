@@ -1,0 +1,128 @@
+"""What can be known before a model loads: prompts against the context, the window against the target."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.config import Config
+from pipeline.errors import InputError
+from pipeline.runs import Plan, read_manifest, refuse_other_configuration
+from pipeline.sources import is_local, model_path
+
+
+def check_plan(plan: Plan, folder: Path | None) -> Iterator[str]:
+    """One line for each thing looked at, the run folder where one is named. Raises InputError at the first fault."""
+    config = plan.config
+    classification = sum(seed.is_classification for seed in plan.seeds)
+    yield f"configuration: run {plan.run_name}, recipe {config.recipe}, fingerprint {plan.fingerprint[:8]}"
+    yield f"seeds: {len(plan.seeds)} from {config.seeds}, {classification} of them classification"
+    yield from (f"prompt {template.name}: {template.hash}" for template in plan.recipe.templates)
+    yield check_folder(plan, folder) if folder else "run folder: not named; `run` needs `out` or --out DIR"
+    revision = plan.model["revision"] or "unknown (the hub was not reached)"
+    yield f"model: {plan.model['name']}, revision {revision}, licence {plan.model['licence']}"
+    yield from check_context(plan)
+    yield from describe_window(config, plan.window)
+
+
+def check_folder(plan: Plan, folder: Path) -> str:
+    """Raise InputError when the run folder cannot be written or holds another configuration's run."""
+    manifest = read_manifest(folder)
+    refuse_other_configuration(folder, manifest, plan)
+    for place in (folder, *folder.parents):
+        if place.is_dir():
+            probe = place / ".instructmill-probe"
+            try:
+                probe.touch(exist_ok=True)
+                probe.unlink()
+            except OSError as error:
+                raise InputError(f"{folder}: the run folder cannot be written ({error.strerror}: {place})") from None
+            break
+        if place.exists():
+            raise InputError(f"{folder}: the run folder cannot be written: {place} is not a folder")
+    return f"run folder: {folder}, {'goes on with the run in it' if manifest else 'new'}"
+
+
+def check_context(plan: Plan) -> Iterator[str]:
+    """Count the longest prompt of each stage against the model's context.
+
+    Raises InputError naming the prompt and its tokens. Says so where the tokenizer's file or the library that reads it
+    is not at hand.
+    """
+    engine = plan.config.engine
+    if engine.kind == "scripted" or engine.model is None:
+        return
+    context = engine.vllm.get("max_model_len") or _context_of(plan.config)
+    tokenizer_file = _model_file(plan.config, "tokenizer.json")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        yield "context: not checked (the package `tokenizers` is not installed)"
+        return
+    if context is None or tokenizer_file is None:
+        yield f"context: not checked (no {'config.json' if context is None else 'tokenizer.json'} of the model at hand)"
+        return
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    for name, prompt, answer in _longest_prompts(plan):
+        tokens = len(tokenizer.encode(prompt).ids)
+        if tokens + answer > context:
+            raise InputError(
+                f"prompt {name}: its longest form has {tokens} tokens, which with {answer} for the answer is more than "
+                f"the context of {context}; show fewer demonstrations, lower max_tokens, or raise "
+                "engine.vllm.max_model_len"
+            )
+        yield f"context: prompt {name} at most {tokens} tokens and {answer} for the answer, of {context}"
+
+
+def _longest_prompts(plan: Plan) -> Iterator[tuple[str, str, int]]:
+    """Each stage's prompt with the longest seeds in it, and the most tokens its answer may have."""
+    config, recipe = plan.config, plan.recipe
+    by_length = sorted((seed.instruction for seed in plan.seeds), key=len, reverse=True)
+    longest = by_length[0]
+    yield (
+        recipe.bootstrap.name,
+        recipe.bootstrap_prompt(by_length[: config.bootstrap.demonstrations]),
+        config.bootstrap.sampling.max_tokens,
+    )
+    yield "classification", recipe.classification_prompt(longest), config.classification.sampling.max_tokens
+    answer = config.instances.sampling.max_tokens
+    yield "instance_output_first", recipe.instance_prompt(longest, is_classification=True), answer
+    yield "instance_input_first", recipe.instance_prompt(longest, is_classification=False), answer
+
+
+def describe_window(config: Config, window: int) -> Iterator[str]:
+    """How stale prompts are, how many engines the run can feed, and the share of it that sees seeds only."""
+    yield f"window: {window} units; the first {window} see seeds only"
+    held = config.engine.slots
+    if window < 4 * held * config.engine.count:
+        yield (
+            f"  {config.engine.count} engine(s) hold {held} requests each and would be kept full by a window of "
+            f"{4 * held * config.engine.count}; at {window} they may idle, which keeps the demonstrations fresh"
+        )
+
+
+def _context_of(config: Config) -> int | None:
+    file = _model_file(config, "config.json")
+    if file is None:
+        return None
+    values = json.loads(file.read_text(encoding="utf-8"))
+    context = values.get("max_position_embeddings") or values.get("text_config", {}).get("max_position_embeddings")
+    return int(context) if context else None
+
+
+def _model_file(config: Config, name: str) -> Path | None:
+    """A file of the model: in its folder, or from the hub or its cache; None where it cannot be had."""
+    assert config.engine.model is not None
+    if is_local(config.engine.model):
+        file = Path(model_path(config.engine.model)).expanduser() / name
+        return file if file.is_file() else None
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError:
+        return None
+    try:
+        return Path(hf_hub_download(config.engine.model, name, revision=config.engine.revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return None

@@ -1,0 +1,335 @@
+"""The command line. The only module of `pipeline` that touches `actors`, and that inside functions.
+
+Exit codes: 0 done; 2 the configuration or an input is wrong; 75 stopped before the end, run again to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import InputError, MillError, RunStopped
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.engine import Engine
+    from pipeline.runs import Run
+
+DEMO_CONFIG = "shipped:demo.toml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. Errors are one sentence on stderr."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        refuse_intruders()
+        return command(options)
+    except MillError as error:
+        return _complain(str(error), error.exit_code)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _complain("interrupted; run the same command again to go on", RunStopped.exit_code)
+    except OSError as error:
+        return _complain(f"storage failed ({error}); mend it and run the same command again", RunStopped.exit_code)
+    except Exception as error:
+        if os.environ.get("INSTRUCTMILL_TRACEBACK"):
+            raise
+        return _complain(
+            f"a bug in InstructMill: {type(error).__name__}: {error} (INSTRUCTMILL_TRACEBACK=1 shows where)", 1
+        )
+
+
+def refuse_intruders() -> None:
+    """The import names are common words: make sure that all three are ours. Raises InputError naming the intruder."""
+    ours = Path(__file__).resolve().parent.parent
+    for name in ("actors", "prompts"):
+        spec = importlib.util.find_spec(name)
+        origin = Path(spec.origin).resolve() if spec and spec.origin else None
+        if origin is None:
+            raise InputError(
+                f"the package {name!r} of InstructMill is missing beside {ours / 'pipeline'}; install again"
+            )
+        if origin.parent.parent != ours:
+            raise InputError(
+                f"another package named {name!r} at {origin.parent} hides InstructMill's own in {ours}; "
+                "rename it, or run from another folder"
+            )
+
+
+def demo(options: argparse.Namespace) -> int:
+    """`instructmill demo`: the shipped demo configuration, then a look at what came out."""
+    from pipeline.config import load_config
+    from pipeline.drawing import draw_rows
+    from pipeline.report import evenly, read_rows
+
+    config = load_config(DEMO_CONFIG, tuple(options.set), options.out)
+    folder = _folder(config)
+    code = _run(config, folder)
+    draw_rows("a few of its rows", evenly(read_rows(folder, "data"), 3))
+    print(f"\nopen it:  python -c \"import datasets; print(datasets.load_dataset('{folder}', split='train'))\"")
+    print(f"look on:  instructmill inspect {folder}      instructmill inspect {folder} --rejected")
+    return code
+
+
+def run(options: argparse.Namespace) -> int:
+    """`instructmill run`: a new run, or on with the one in the folder."""
+    from pipeline.config import load_config
+
+    config = load_config(options.config, tuple(options.set), options.out)
+    if options.dry_run:
+        from pipeline.runs import make_plan
+
+        plan = make_plan(config)
+        resolved = {**config.model_dump(mode="json"), "window": plan.window, "out": str(_folder(config))}
+        print(json.dumps({"fingerprint": plan.fingerprint, "config": resolved}, indent=1, ensure_ascii=False))
+        return 0
+    return _run(config, _folder(config))
+
+
+def _folder(config: Config) -> Path:
+    if config.out is None:
+        raise InputError("the run folder is not named: set `out` in the configuration, or give --out DIR")
+    return Path(config.out).expanduser()
+
+
+def _run(config: Config, folder: Path) -> int:
+    from pipeline.check import check_context, check_folder
+    from pipeline.driver import sums_close
+    from pipeline.report import summary
+    from pipeline.runs import make_plan, open_run, read_manifest
+
+    manifest = read_manifest(folder)
+    if manifest is None:  # a new run: find what is wrong before anything is written
+        plan = make_plan(config)
+        check_folder(plan, folder)
+        list(check_context(plan))
+        _require_room(config)
+    opened = open_run(config, folder)
+    try:
+        if opened.ending is None:
+            asyncio.run(_drive(opened))
+        elif opened.commits[-1].ending is None:  # a rule of this configuration ends a run that had stopped before
+            opened.commit([], opened.state.counters, [], opened.ending, 0)
+        else:
+            print("the run is complete; a larger target (--set target=N) would go on with it")
+    finally:
+        opened.close()
+        _disconnect()
+    sums_close(opened.state.counters)
+    print(summary(folder, {"run": opened.plan.run_name}, opened.commits[-1]))
+    return 0
+
+
+async def _drive(opened: Run) -> None:
+    """Start the engines and run until a rule, a signal or a fault ends it."""
+    from pipeline.driver import Driver
+    from pipeline.progress import Progress
+
+    config = opened.plan.config
+    engine = await _start_engine(config)
+    driver = Driver(config, opened.state, opened.plan.recipe, engine, opened.commit)
+    progress = asyncio.create_task(Progress(driver, config.target).draw())
+    _stop_on_signals(driver.stop)
+    try:
+        await driver.run()
+    finally:
+        progress.cancel()
+        await asyncio.gather(progress, return_exceptions=True)
+        await engine.close()
+
+
+def _stop_on_signals(stop: Callable[[BaseException], None]) -> None:
+    """The first SIGINT or SIGTERM closes what is whole and ends with 75; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    seen: list[signal.Signals] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        if seen:
+            os._exit(RunStopped.exit_code)
+        seen.append(number)
+        stop(RunStopped(f"stopped by {number.name}; run the same command again to go on"))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+
+
+def preview(options: argparse.Namespace) -> int:
+    """`instructmill preview`: a few units, shown whole; writes nothing."""
+    from pipeline.check import check_context
+    from pipeline.config import load_config
+    from pipeline.drawing import draw_preview
+    from pipeline.preview import preview_units
+    from pipeline.runs import make_plan
+
+    config = load_config(options.config, tuple(options.set))
+    plan = make_plan(config)
+    list(check_context(plan))
+    _require_room(config)
+
+    async def show() -> None:
+        engine = await _start_engine(config)
+        try:
+            async for unit in preview_units(plan, engine, options.n):
+                draw_preview(unit)
+        finally:
+            await engine.close()
+
+    try:
+        asyncio.run(show())
+    finally:
+        _disconnect()
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """`instructmill check`: everything that can be known before a model loads."""
+    from pipeline.check import check_plan
+    from pipeline.config import load_config
+    from pipeline.runs import make_plan, read_manifest
+
+    config = load_config(options.config, tuple(options.set), options.out)
+    folder = Path(config.out).expanduser() if config.out else None
+    plan = make_plan(config, read_manifest(folder) if folder else None)
+    for line in check_plan(plan, folder):
+        print(line)
+    if options.no_cluster or config.engine.kind == "scripted":
+        print("cluster: not looked at")
+    else:
+        try:
+            print(f"cluster: {_require_room(config)}")
+        finally:
+            _disconnect()
+    print("all is well")
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """`instructmill status`: where a run stands, live or dead."""
+    from pipeline.report import status as facts_of
+    from pipeline.report import status_text
+
+    facts = facts_of(Path(options.run))
+    print(json.dumps(facts, indent=1) if options.json else status_text(facts))
+    return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """`instructmill inspect`: rows or rejects drawn for a person."""
+    from pipeline.drawing import draw_rows
+    from pipeline.records import Reason
+    from pipeline.report import evenly, read_rows
+
+    if options.reason is not None and options.reason not in set(Reason):
+        raise InputError(f"--reason {options.reason}: no such reason; there are {', '.join(Reason)}")
+    kind = "rejected" if options.rejected or options.reason else "data"
+    rows = read_rows(Path(options.run), kind, options.reason)
+    draw_rows(f"{min(options.n, len(rows))} of {len(rows)} rows of {kind}/", evenly(rows, options.n))
+    return 0
+
+
+def _require_room(config: Config) -> str:
+    """Connect to the cluster and see that the engines asked for fit; says what the cluster has."""
+    if config.engine.kind == "scripted":
+        return "not needed"
+    try:
+        from actors import cluster
+    except ImportError as error:
+        raise InputError(
+            f"engine.kind = 'vllm' needs Ray, which is not installed here ({error.name}); "
+            "install instructmill[vllm], or leave the cluster out with `check --no-cluster`"
+        ) from None
+    cluster.connect()
+    return str(cluster.require_room(config.engine))
+
+
+async def _start_engine(config: Config) -> Engine:
+    """The engine a configuration names, ready to be asked."""
+    if config.engine.kind == "scripted":
+        from pipeline.testing import ScriptedEngine
+
+        scripted = config.engine.scripted
+        return ScriptedEngine(
+            capacity=scripted.capacity * config.engine.count, delay_s=scripted.delay_s, call_log=scripted.call_log
+        )
+    _require_room(config)
+    from actors import cluster
+
+    pool = cluster.engine_pool(config.engine)
+    try:
+        await pool.start()
+    except BaseException:
+        await pool.close()
+        raise
+    return pool
+
+
+def _disconnect() -> None:
+    if "actors.cluster" in sys.modules:
+        sys.modules["actors.cluster"].disconnect()
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(f"instructmill: {sentence}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="instructmill", description="Instruction-tuning data from seed tasks, on Ray and vLLM, as Parquet shards."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(command: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(command.__name__, help=help, description=help)
+        added.set_defaults(command=command)
+        return added
+
+    def add_config(added: argparse.ArgumentParser, *, named: bool = True, out: bool = True) -> None:
+        if named:
+            added.add_argument("config", metavar="CONFIG", help='a TOML file, or "shipped:demo.toml"')
+        if out:
+            added.add_argument("--out", metavar="DIR", help="the run folder")
+        added.add_argument(
+            "--set",
+            metavar="KEY=VALUE",
+            action="append",
+            default=[],
+            help="set a key by its path: bootstrap.machine_made=4",
+        )
+
+    add_config(add(demo, "the embedded model, real Ray, real vLLM on the CPU, into runs/demo"), named=False)
+    added = add(run, "start a run, or go on with the one in its folder")
+    add_config(added)
+    added.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    added = add(preview, "a few units, shown with prompt, raw completion and verdicts; writes nothing")
+    add_config(added, out=False)
+    added.add_argument("-n", type=_positive, default=3, metavar="UNITS", help="units to show (3)")
+    added = add(check, "configuration, prompts, seeds, folder and cluster, before any model loads")
+    add_config(added)
+    added.add_argument("--no-cluster", action="store_true", help="leave out what the cluster has")
+    added = add(status, "counts by stage and reason, tokens, rates, time left; of a live or a dead run")
+    added.add_argument("run", metavar="RUN", help="a run folder")
+    added.add_argument("--json", action="store_true", help="as JSON")
+    added = add(inspect, "rows or rejects, drawn for a person")
+    added.add_argument("run", metavar="RUN", help="a run folder")
+    added.add_argument("-n", type=_positive, default=5, metavar="ROWS", help="rows to show, spread over the run (5)")
+    added.add_argument("--rejected", action="store_true", help="what was refused instead of what was kept")
+    added.add_argument("--reason", metavar="R", help="rejects with this reason only")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)

@@ -1,0 +1,269 @@
+"""The driver: many units at once, in order where order matters.
+
+Units start in order, pass the gate in order and are committed in order (design, invariants 2 and 3). Between those
+points they run freely. Everything here lives on one event loop in one process; engines do the work elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.config import Config
+from pipeline.counters import Counters
+from pipeline.engine import Engine
+from pipeline.errors import ContentFault, RunStopped
+from pipeline.gate import Gate
+from pipeline.pool import Pool
+from pipeline.records import Candidate, Completion, Reject, Request, Stage, UnitResult, Usage, Verdict
+from pipeline.stops import Ending, Stops
+from pipeline.unit import Recipe, Unit
+
+
+@dataclass
+class State:
+    """A run as its committed units leave it: what a fresh run starts from, and a resumed one goes on from."""
+
+    pool: Pool
+    counters: Counters
+    stops: Stops
+    run_name: str
+    window: int
+
+
+CommitUnits = Callable[[Sequence[UnitResult], Counters, Sequence[tuple[int, int]], Ending | None, int], None]
+"""Called with a range of finished units in order, the counters after it, (candidates, admitted) of each at the gate,
+the ending when it is the last one, and the tokens spent on units beyond the end."""
+
+
+class _Open:
+    """The calls and tokens of one unit under way."""
+
+    def __init__(self, unit: int) -> None:
+        self.unit = unit
+        self.stage = Stage.BOOTSTRAP  # of the last request asked
+        self.admitted = False
+        self.calls: Counter[Stage] = Counter()
+        self.prompt_tokens: Counter[Stage] = Counter()
+        self.completion_tokens: Counter[Stage] = Counter()
+
+    def usage(self) -> tuple[Usage, ...]:
+        return tuple(
+            Usage(stage, self.calls[stage], self.prompt_tokens[stage], self.completion_tokens[stage])
+            for stage in Stage
+            if self.calls[stage]
+        )
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens.total() + self.completion_tokens.total()
+
+
+class Driver:
+    """Runs a recipe over units until a stop rule fires. `state` is advanced in place."""
+
+    def __init__(self, config: Config, state: State, recipe: Recipe, engine: Engine, commit: CommitUnits) -> None:
+        self._config = config
+        self.state = state
+        self._recipe = recipe
+        self._engine = engine
+        self._commit = commit
+        self._gate = Gate(state.pool, state.run_name, config.novelty.threshold, config.target, self._passed)
+        self._next_ready = state.counters.units  # units before it are finished
+        self._gated: dict[int, tuple[int, int]] = {}
+        self._finished: dict[int, UnitResult] = {}
+        self._range: list[UnitResult] = []  # finished in order and not yet committed
+        self._range_opened = 0.0
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._moved = asyncio.Event()  # something for the main loop to look at
+        self._room = asyncio.Event()  # something for the starter to look at
+        self._stop_reason: BaseException | None = None
+        self._began = time.monotonic()
+        self._seconds_before = state.counters.seconds
+        self.live = Counters()  # of this process, open units included: for the progress line
+        self.overshoot_tokens = 0
+
+    @property
+    def open_units(self) -> int:
+        """Units under way."""
+        return len(self._tasks)
+
+    async def run(self) -> Ending:
+        """Run to the end. On a stop, a fault or a cancellation, what is whole is committed first."""
+        starter = asyncio.create_task(self._start_units())
+        try:
+            while not self._complete():
+                await self._something()
+                self._collect()
+                self._cancel_beyond()
+                if self._stop_reason is not None:
+                    raise self._stop_reason
+                if self._range and (self._range_full() or self._range_age() >= self._config.shards.seconds):
+                    self._commit_range(None)
+        finally:
+            starter.cancel()
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            self._collect()
+            ending = self.state.stops.ending if self._complete() else None
+            if self._range or ending:
+                self._commit_range(ending)
+        assert ending is not None
+        return ending
+
+    def stop(self, reason: BaseException) -> None:
+        """End the run at once, with what is whole committed; `run` then raises `reason`."""
+        self._stop_reason = self._stop_reason or reason
+        self._wake()
+
+    async def _something(self) -> None:
+        """Until something has happened, or the open range or the budget of hours may be due."""
+        due = [self._config.shards.seconds - self._range_age()] if self._range else []
+        if self._config.budget.hours is not None:
+            due.append(1.0)
+        try:
+            await asyncio.wait_for(self._moved.wait(), max(min(due), 0.0) if due else None)
+        except TimeoutError:
+            return
+        finally:
+            self._moved.clear()
+
+    def _wake(self) -> None:
+        self._moved.set()
+        self._room.set()
+
+    def _complete(self) -> bool:
+        ending = self.state.stops.ending
+        return ending is not None and self._next_ready > ending.unit
+
+    async def _start_units(self) -> None:
+        """Start units in order: unit n once n - W has passed the gate and n - 2W is finished (invariant 3)."""
+        window = self.state.window
+        for unit in itertools.count(self._next_ready):
+            while self.state.pool.units <= unit - window or self._next_ready <= unit - 2 * window:
+                self._room.clear()
+                await self._room.wait()
+            if self.state.stops.beyond(unit):
+                return
+            self._tasks[unit] = asyncio.create_task(self._run_unit(unit))
+
+    def _cancel_beyond(self) -> None:
+        """Units past the end leave no row: give their engine slots back."""
+        for unit, task in self._tasks.items():
+            if self.state.stops.beyond(unit) and not task.cancelling():
+                task.cancel()
+
+    async def _run_unit(self, number: int) -> None:
+        opened = _Open(number)
+        length = self.state.pool.length_after(number - self.state.window)
+        unit = Unit(
+            number,
+            self.state.run_name,
+            self._config.seed,
+            lambda size, machine_made, rng: self.state.pool.sample(length, size, machine_made, rng),
+        )
+        try:
+            result = await self._result(unit, opened)
+        except asyncio.CancelledError:
+            self.overshoot_tokens += opened.tokens
+            raise
+        except Exception as error:  # noqa: BLE001 -- any fault but a content fault stops the run, with what is whole kept
+            self.stop(error)
+        else:
+            self._finished[number] = result
+        finally:
+            self._tasks.pop(number, None)
+            self._wake()
+
+    async def _result(self, unit: Unit, opened: _Open) -> UnitResult:
+        async def generate(request: Request) -> Completion:
+            opened.stage = request.key.stage
+            completion = await self._engine.generate(request)
+            opened.calls[request.key.stage] += 1
+            opened.prompt_tokens[request.key.stage] += completion.prompt_tokens
+            opened.completion_tokens[request.key.stage] += completion.completion_tokens
+            self._count_live(request.key.stage, completion)
+            return completion
+
+        async def admit(candidates: Sequence[Candidate]) -> list[Verdict]:
+            opened.admitted = True
+            return await self._gate.admit(unit.number, candidates)
+
+        try:
+            result = await self._recipe.run_unit(unit, generate, admit)
+        except ContentFault as fault:
+            if opened.admitted:
+                raise
+            failure = Reject(unit.number, opened.stage, fault.reason, fault.detail)
+            result = UnitResult(unit.number, rejects=(failure,))
+        if not opened.admitted:
+            await self._gate.admit(unit.number, ())
+        return replace(result, usage=opened.usage())
+
+    def _count_live(self, stage: Stage, completion: Completion) -> None:
+        self.live.calls[stage] += 1
+        self.live.prompt_tokens[stage] += completion.prompt_tokens
+        self.live.completion_tokens[stage] += completion.completion_tokens
+
+    def _passed(self, unit: int, candidates: int, admitted: int) -> bool:
+        """The gate's word that a unit has passed; False closes it."""
+        self._gated[unit] = (candidates, admitted)
+        self.state.stops.after_gate(unit, candidates, admitted)
+        self._wake()
+        return not self.state.stops.beyond(unit + 1)
+
+    def _collect(self) -> None:
+        """Move finished units, in order and not beyond the end, into the open range."""
+        while (result := self._finished.get(self._next_ready)) and not self.state.stops.beyond(self._next_ready):
+            del self._finished[self._next_ready]
+            if not self._range:
+                self._range_opened = time.monotonic()
+            self._range.append(result)
+            self.state.counters.add(result)
+            self.state.counters.seconds = self._seconds()
+            self._next_ready += 1
+            self.state.stops.after_ready(result.unit, self.state.counters.tokens, self.state.counters.seconds / 3600)
+        if self._config.budget.hours is not None and self.state.stops.ending is None:
+            self.state.stops.after_ready(self._next_ready - 1, self.state.counters.tokens, self._seconds() / 3600)
+        self._room.set()
+
+    def _seconds(self) -> float:
+        """Seconds of running, over restarts."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def _range_age(self) -> float:
+        return time.monotonic() - self._range_opened
+
+    def _range_full(self) -> bool:
+        limit = self._config.shards.rows
+        return any(
+            sum(len(getattr(result, table)) for result in self._range) >= limit
+            for table in ("examples", "admitted", "rejects")
+        )
+
+    def _commit_range(self, ending: Ending | None) -> None:
+        gate = [self._gated[result.unit] for result in self._range]
+        if ending:
+            self.overshoot_tokens += sum(
+                usage.prompt_tokens + usage.completion_tokens
+                for result in self._finished.values()
+                for usage in result.usage
+            )
+        self._commit(self._range, self.state.counters, gate, ending, self.overshoot_tokens)
+        for result in self._range:
+            del self._gated[result.unit]
+        self._range = []
+
+
+def sums_close(counters: Counters) -> None:
+    """Raise RunStopped when one of the three sums is open: rows were lost or doubled, which must never happen."""
+    for what, left, parts, right in counters.sums():
+        if left != right:
+            raise RunStopped(
+                f"the counts do not add up: {left} {what}, but {parts} = {right}; this is a bug, report it"
+            )

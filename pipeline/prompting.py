@@ -1,0 +1,133 @@
+"""Prompts: text files with declared variables, and the Python that fills the variables.
+
+A template holds no logic. It has `$name` variables, fixed per prompt by VARIABLES; lists and demonstrations are built
+here and passed in as one variable. The last newline of a file is not part of the prompt, so that a prompt can end where
+the model is to go on ("9.", "Class label:").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.records import Seed
+
+VARIABLES: dict[str, frozenset[str]] = {
+    "bootstrap": frozenset({"tasks"}),
+    "bootstrap_topic": frozenset({"topic", "tasks"}),
+    "classification": frozenset({"demonstrations", "instruction"}),
+    "instance_input_first": frozenset({"demonstrations", "instruction"}),
+    "instance_output_first": frozenset({"demonstrations", "instruction"}),
+}
+
+# Where an instance prompt may end, for the model to go on; the parser reads the answer together with this lead.
+EXAMPLE_LEAD = "Example 1"
+LABEL_LEAD = "Class label:"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """One prompt file: its name, its text without the last newline, and the first 16 hex digits of its SHA-256."""
+
+    name: str
+    text: str
+    hash: str
+
+    def render(self, **variables: str) -> str:
+        return string.Template(self.text).substitute(variables)
+
+
+def load_template(name: str, path: str | None = None) -> Template:
+    """Read the shipped prompt `name`, or the file at `path` in its place ("demo/bootstrap" names a shipped one too).
+
+    Raises InputError when the file is missing or its variables are not exactly those the prompt declares.
+    """
+    where = f"prompt {name!r}"
+    if path is None:
+        text = shipped_text(f"{name}.txt")
+    else:
+        where = f"[prompts] {name} = {path!r}"
+        text = _read(path, where)
+    template = string.Template(text.removesuffix("\n"))
+    if not template.is_valid():
+        raise InputError(f"{where}: a `$` is not followed by a variable name; write `$$` for a plain dollar sign")
+    found, declared = set(template.get_identifiers()), VARIABLES[name]
+    for missing in sorted(declared - found):
+        raise InputError(f"{where}: the template has no `${missing}`; it needs {_dollars(declared)}")
+    for unknown in sorted(found - declared):
+        raise InputError(f"{where}: unknown variable `${unknown}`; it may use {_dollars(declared)}")
+    return Template(name, template.template, hashlib.sha256(template.template.encode()).hexdigest()[:16])
+
+
+def shipped_text(name: str) -> str:
+    """The text of a file in the `prompts` package, such as "bootstrap.txt" or "seeds.jsonl"."""
+    return resources.files("prompts").joinpath(name).read_text(encoding="utf-8")
+
+
+def _read(path: str, where: str) -> str:
+    if path.startswith("shipped:"):
+        try:
+            return shipped_text(path.removeprefix("shipped:"))
+        except (FileNotFoundError, IsADirectoryError):
+            raise InputError(f"{where}: no such prompt is shipped with InstructMill") from None
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{where}: the file cannot be read as UTF-8 text ({error})") from None
+
+
+def _dollars(names: Iterable[str]) -> str:
+    return " and ".join(f"`${name}`" for name in sorted(names))
+
+
+def demonstration_text(instruction: str) -> str:
+    """An instruction on one line and without trailing colons, as the paper's code shows it to the model."""
+    return re.sub(r"\s+", " ", instruction).strip().rstrip(":")
+
+
+def numbered_tasks(instructions: Sequence[str]) -> str:
+    """The bootstrap list: "1. ...", one a line, ending in the bare number where the model goes on."""
+    lines = [f"{number}. {demonstration_text(text)}" for number, text in enumerate(instructions, start=1)]
+    return "\n".join([*lines, f"{len(instructions) + 1}."])
+
+
+def classification_demonstrations(seeds: Iterable[Seed]) -> str:
+    """One block per seed: the task, and whether it is a classification task."""
+    return "\n\n".join(
+        f"Task: {demonstration_text(seed.instruction)}\n"
+        f"Is it classification? {'Yes' if seed.is_classification else 'No'}"
+        for seed in seeds
+    )
+
+
+def input_first_demonstrations(seeds: Iterable[Seed], instances: int) -> str:
+    """One block per seed with up to `instances` examples, input before output; an empty input has no line."""
+    blocks = []
+    for seed in seeds:
+        lines = [f"Task: {demonstration_text(seed.instruction)}"]
+        for number, instance in enumerate(seed.instances[:instances], start=1):
+            lines.append(f"Example {number}")
+            if instance.input:
+                lines.append(f"Input: {instance.input}")
+            lines.append(f"Output: {instance.output}")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def output_first_demonstrations(seeds: Iterable[Seed], instances: int) -> str:
+    """One block per seed with up to `instances` examples, the class label before the input it belongs to."""
+    blocks = []
+    for seed in seeds:
+        lines = [f"Task: {demonstration_text(seed.instruction)}"]
+        for instance in seed.instances[:instances]:
+            lines.append(f"{LABEL_LEAD} {instance.output}")
+            if instance.input:
+                lines.append(instance.input)
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)

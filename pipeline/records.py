@@ -1,0 +1,235 @@
+"""The values that flow through a run: frozen, typed, and free of storage concerns.
+
+    Seed -> Request -> Completion -> Candidate -> Example | Reject
+
+A record holds content only. Times, hosts, retry counts and arrival order never enter one, so the same completions give
+the same rows whatever happened on the way (design, invariant 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """Where in the method something happened."""
+
+    BOOTSTRAP = "bootstrap"
+    FILTER = "filter"
+    NOVELTY = "novelty"
+    GATE = "gate"
+    CLASSIFICATION = "classification"
+    INSTANCES = "instances"
+
+
+class Reason(StrEnum):
+    """Why something was refused. Every reject carries exactly one."""
+
+    # The whole unit, before the gate.
+    REQUEST_REFUSED = "request_refused"  # the engine refused the request: it is too long, or malformed
+    ENGINE_KILLED = "engine_killed"  # an engine died while this request was alone on it
+    RESPONSE_TRUNCATED = "response_truncated"  # compat: a response cut at max_tokens loses all of its items
+    # One parsed instruction, in the paper's order.
+    ITEM_TRUNCATED = "item_truncated"  # the last item of a response cut at max_tokens
+    EMPTY = "empty"
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    BLACKLISTED_WORD = "blacklisted_word"
+    WRITE_A_PROGRAM = "write_a_program"
+    PUNCTUATION_FIRST = "punctuation_first"
+    NON_ASCII_FIRST = "non_ascii_first"
+    NOT_NOVEL = "not_novel"
+    TARGET_REACHED = "target_reached"
+    # One instance of an admitted instruction.
+    INSTANCE_TRUNCATED = "instance_truncated"
+    INPUT_EQUALS_OUTPUT = "input_equals_output"
+    EMPTY_OUTPUT = "empty_output"
+    ENDS_WITH_COLON = "ends_with_colon"
+    CONFLICTING_INSTANCES = "conflicting_instances"
+    DUPLICATE_INSTANCE = "duplicate_instance"
+    OVER_INSTANCE_LIMIT = "over_instance_limit"
+    # The closing reject of an admitted instruction that ends with no row.
+    NO_INSTANCE_PARSED = "no_instance_parsed"
+    NO_INSTANCE_KEPT = "no_instance_kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One input and output pair of a task; `input` is "" for a task that needs none."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A hand-written task of the seed file (Self-Instruct's schema)."""
+
+    id: str
+    instruction: str
+    instances: tuple[Instance, ...]
+    is_classification: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Every decoding knob of a request, by vLLM's names. None is left to an engine's default."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RequestKey:
+    """What a request is for. Unique within a run; sorts by unit, then by the method's own order."""
+
+    unit: int
+    stage: Stage
+    candidate: int = 0
+    sample: int = 0
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of a model. With `choices` the answer is constrained in decoding to one of them."""
+
+    key: RequestKey
+    prompt: str
+    sampling: Sampling
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model answered. `finish_reason` is "stop" or "length"; tokens are counted by the engine."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A parsed instruction on its way to the pool. `index` is its place in the response of its unit."""
+
+    unit: int
+    index: int
+    instruction: str
+    parents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The most similar instruction held (its id; None where nothing is held) and the ROUGE-L F to it."""
+
+    id: str | None
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The gate's answer to one candidate: admitted when `reason` is None."""
+
+    candidate: Candidate
+    nearest: Nearest | None
+    reason: Reason | None = None
+
+    @property
+    def admitted(self) -> bool:
+        return self.reason is None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """One row of `pool/`: an instruction that demonstrations may be drawn from."""
+
+    instruction_id: str
+    instruction: str
+    unit: int
+    parents: tuple[str, ...]
+    is_classification: bool | None
+    nearest_id: str | None
+    nearest_score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of `data/`: an accepted instruction with one of its instances."""
+
+    id: str
+    instruction_id: str
+    instruction: str
+    input: str
+    output: str
+    unit: int
+    is_classification: bool
+    parents: tuple[str, ...]
+    nearest_id: str | None
+    nearest_score: float | None
+    prompt_hashes: tuple[str, ...]
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One row of `rejected/`: what was refused, where and why, with the text it was refused for.
+
+    `instruction_id` is None for a whole unit that failed, and `id` is set for an instance only. An admitted
+    instruction that ends with no row has exactly one reject with an `instruction_id` and no `id` (its closing reject).
+    """
+
+    unit: int
+    stage: Stage
+    reason: Reason
+    detail: str = ""
+    text: str = ""
+    id: str | None = None
+    instruction_id: str | None = None
+    instruction: str | None = None
+    input: str | None = None
+    output: str | None = None
+    is_classification: bool | None = None
+    parents: tuple[str, ...] = ()
+    nearest_id: str | None = None
+    nearest_score: float | None = None
+    prompt_hashes: tuple[str, ...] = ()
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Calls and tokens of one stage, as the engine counted them."""
+
+    stage: Stage
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnitResult:
+    """All that one unit of work came to. Whole by construction: it is committed as one piece or not at all."""
+
+    unit: int
+    candidates: int = 0  # parsed instructions, refused ones included
+    instances: int = 0  # parsed instances, refused ones included
+    demonstrations: int = 0  # shown in its bootstrap prompt
+    machine_made: int = 0  # of these, admitted instructions
+    admitted: tuple[Admitted, ...] = ()
+    examples: tuple[Example, ...] = ()
+    rejects: tuple[Reject, ...] = ()
+    usage: tuple[Usage, ...] = ()

@@ -1,0 +1,155 @@
+"""What a run came to, as text: the closing summary, `status`, and rows drawn for `inspect` and `preview`."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.counters import Counters
+from pipeline.errors import InputError
+from pipeline.runs import is_running, read_events, read_manifest
+from pipeline.shards import Commit, read_commits, read_table
+
+
+def summary(folder: Path, manifest: Mapping[str, Any], commit: Commit) -> str:
+    """The closing summary of a run as committed: what came in, where it went, and that the sums close."""
+    counters = Counters.from_json(commit.counters)
+    lines = [f"run {manifest['run']} in {folder}"]
+    if commit.ending:
+        lines.append(f"  finished: {commit.ending['detail']}")
+    else:
+        lines.append(f"  {'running' if is_running(folder) else 'stopped'}: run the same command to go on")
+    lines += [f"  {line}" for line in count_lines(counters)]
+    if commit.ending and commit.ending["overshoot_tokens"]:
+        lines.append(f"  {'overshoot':<14}{commit.ending['overshoot_tokens']:>10,} tokens spent on units past the end")
+    return "\n".join(lines)
+
+
+def count_lines(counters: Counters) -> list[str]:
+    """Units, the three sums with their reasons, tokens by stage and rates."""
+    failed = f", {counters.failed_units} failed{_reasons(counters.failure_reasons)}" if counters.failed_units else ""
+    lines = [f"{'units':<14}{counters.units:>10,}{failed}"]
+    reasons = [counters.refused_candidates, counters.closing_reasons, counters.refused_instances]
+    for (what, left, parts, right), why in zip(counters.sums(), reasons, strict=True):
+        sign = "=" if left == right else "IS NOT"
+        lines.append(f"{what:<14}{left:>10,} {sign} {parts}{_reasons(why)}")
+    share = counters.machine_made / counters.demonstrations if counters.demonstrations else 0.0
+    lines.append(f"{'demonstrations':<14}{counters.demonstrations:>10,}, {share:.0%} machine-made")
+    for stage, calls in sorted(counters.calls.items()):
+        prompt, completion = counters.prompt_tokens[stage], counters.completion_tokens[stage]
+        lines.append(f"{stage:<14}{calls:>10,} calls, {prompt:,} prompt and {completion:,} completion tokens")
+    if counters.seconds:
+        rate, tokens = counters.admitted / counters.seconds, counters.completion_tokens.total() / counters.seconds
+        lines.append(
+            f"{'time':<14}{clock(counters.seconds):>10}, {rate:.2f} admitted/s, {tokens:,.0f} tokens/s generated"
+        )
+    return lines
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """Where a run stands, live or dead, from its files alone. Raises InputError when the folder holds no run."""
+    manifest, commits = open_folder(folder)
+    last, counters = commits[-1], Counters.from_json(commits[-1].counters)
+    running = is_running(folder)
+    rate = counters.admitted / counters.seconds if counters.seconds else 0.0
+    starts = [event for event in read_events(folder) if event["event"] == "start"]
+    target = starts[-1]["target"]  # the manifest has that of the first attempt
+    left = max(target - counters.admitted, 0)
+    return {
+        "run": manifest["run"],
+        "folder": str(folder),
+        "state": "running" if running else "finished" if last.ending else "stopped",
+        "ending": last.ending,
+        "target": target,
+        "commits": len(commits) - 1,
+        "attempts": len(starts),
+        "window": manifest["window"],
+        "model": manifest["model"]["name"],
+        "counts": {**counters.to_json(), "refused": counters.refused_candidates.total()},
+        "admitted_per_s": round(rate, 3),
+        "generated_tokens_per_s": round(counters.completion_tokens.total() / counters.seconds, 1)
+        if counters.seconds
+        else 0.0,
+        "eta_s": round(left / rate) if running and rate and left else None,
+        "machine_made_share": round(counters.machine_made / counters.demonstrations, 3)
+        if counters.demonstrations
+        else 0.0,
+    }
+
+
+def status_text(facts: Mapping[str, Any]) -> str:
+    """`status` for a person."""
+    counters = Counters.from_json({key: value for key, value in facts["counts"].items() if key != "refused"})
+    lines = [f"run {facts['run']} in {facts['folder']}: {facts['state']}"]
+    if facts["ending"]:
+        lines.append(f"  {facts['ending']['detail']}")
+    eta = f", about {clock(facts['eta_s'])} left" if facts["eta_s"] else ""
+    lines.append(f"  {'target':<14}{facts['target']:>10,}, {counters.admitted:,} admitted{eta}")
+    return "\n".join([*lines, *(f"  {line}" for line in count_lines(counters))])
+
+
+def open_folder(folder: Path) -> tuple[dict[str, Any], list[Commit]]:
+    """Manifest and ledger of a run folder. Raises InputError when it holds no run."""
+    manifest = read_manifest(folder)
+    commits = read_commits(folder) if manifest else []
+    if manifest is None or not commits:
+        raise InputError(f"{folder}: the folder holds no run; `instructmill run CONFIG --out {folder}` makes one")
+    return manifest, commits
+
+
+def read_rows(folder: Path, kind: str, reason: str | None = None) -> list[dict[str, Any]]:
+    """Rows of a table of a run ("data", "pool" or "rejected"), in order; of rejects, those with one reason."""
+    _, commits = open_folder(folder)
+    rows: list[dict[str, Any]] = []
+    for commit in commits:
+        for file in commit.files:
+            if file.path.startswith(f"{kind}/"):
+                rows += read_table(folder / file.path, kind).to_pylist()
+    return [row for row in rows if reason is None or row["reason"] == reason]
+
+
+def evenly(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """`count` rows spread evenly over all of them, the first and the last included."""
+    if count >= len(rows):
+        return rows
+    if count == 1:
+        return rows[:1]
+    return [rows[round(place * (len(rows) - 1) / (count - 1))] for place in range(count)]
+
+
+def row_lines(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Label and text of what a person wants to see of one row or reject, empty fields left out."""
+    for label in ("stage", "reason", "detail", "instruction", "input", "output"):
+        if row.get(label):
+            yield label, str(row[label])
+    if row.get("text") and row["text"] != row.get("instruction"):
+        yield "text", row["text"]
+    if row.get("nearest_id"):
+        yield "nearest", f"{row['nearest_id']} at ROUGE-L {row['nearest_score']:.3f}"
+    if row.get("parents"):
+        yield "parents", ", ".join(row["parents"])
+
+
+def printable(text: str) -> str:
+    """Model text made safe for a terminal: control and format characters are shown as escapes, not obeyed."""
+    return "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs")
+        else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    if not counts:
+        return ""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return " (" + ", ".join(f"{name} {count:,}" for name, count in ranked) + ")"

@@ -1,0 +1,82 @@
+"""When a run ends (design, 3): target, exhausted novelty, or a spent budget.
+
+Each rule is judged in unit order from what units hold, so it fires at the same unit whatever the timing; only the
+budget of hours depends on time. A resume puts the committed units through the same rules.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.config import Config
+
+
+class Ended(StrEnum):
+    """Why a run is finished."""
+
+    TARGET = "target"
+    EXHAUSTED = "exhausted"
+    TOKENS = "budget.tokens"
+    UNITS = "budget.units"
+    HOURS = "budget.hours"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The unit a run ends after, and why in a word and in a sentence."""
+
+    unit: int
+    reason: Ended
+    detail: str
+
+
+class Stops:
+    """The rules of one run. `ending` is the one that fired at the smallest unit, or None."""
+
+    def __init__(self, config: Config, window: int) -> None:
+        self._config = config
+        self._fewest_units = max(2 * window, config.exhaustion.units)
+        self._recent: deque[tuple[int, int]] = deque(maxlen=config.exhaustion.units)
+        self._admitted = 0
+        self.ending: Ending | None = None
+
+    def after_gate(self, unit: int, candidates: int, admitted: int) -> None:
+        """`unit` has passed the gate. Called once for each unit, in order."""
+        self._recent.append((candidates, admitted))
+        self._admitted += admitted
+        if self._admitted >= self._config.target:
+            self._fire(unit, Ended.TARGET, f"{self._config.target} instructions are admitted")
+            return
+        exhaustion = self._config.exhaustion
+        if unit + 1 < self._fewest_units:
+            return
+        seen, kept = (sum(pair[side] for pair in self._recent) for side in (0, 1))
+        if kept < exhaustion.share * max(seen, 1):
+            self._fire(
+                unit,
+                Ended.EXHAUSTED,
+                f"novelty is exhausted: of the last {seen} candidates ({len(self._recent)} units) {kept} were "
+                f"admitted, under the bound of {exhaustion.share:.1%}; more seeds, another topic or a hotter "
+                "temperature would help",
+            )
+
+    def after_ready(self, unit: int, tokens: int, hours: float) -> None:
+        """All units up to `unit` are finished; `tokens` and `hours` are the run's so far. Called in order."""
+        budget = self._config.budget
+        if budget.units is not None and unit + 1 >= budget.units:
+            self._fire(unit, Ended.UNITS, f"the budget of {budget.units} units is spent")
+        if budget.tokens is not None and tokens >= budget.tokens:
+            self._fire(unit, Ended.TOKENS, f"the budget of {budget.tokens} tokens is spent")
+        if budget.hours is not None and hours >= budget.hours:
+            self._fire(unit, Ended.HOURS, f"the budget of {budget.hours:g} hours is spent")
+
+    def beyond(self, unit: int) -> bool:
+        """Whether the run ends before `unit`."""
+        budget = self._config.budget.units
+        return (self.ending is not None and unit > self.ending.unit) or (budget is not None and unit >= budget)
+
+    def _fire(self, unit: int, reason: Ended, detail: str) -> None:
+        if self.ending is None or unit < self.ending.unit:
+            self.ending = Ending(unit, reason, detail)

@@ -1,0 +1,109 @@
+"""Fakes that follow the real interfaces. The project's tests use them, and so may yours.
+
+engine = ScriptedEngine()                    # plausible answers, each a function of its request alone
+engine = ScriptedEngine(my_answer)           # or your own: Request -> Completion (or an exception to raise)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.records import Completion, Request, RequestKey, Stage
+
+Answer = Callable[[Request], Completion | Exception]
+
+
+class ScriptedEngine:
+    """An Engine in process that answers each request as a function of its content, in an order of its own.
+
+    `calls` holds the key of every request asked, in order; with `call_log` each is also appended to that file, so that
+    it survives a kill. `delay_s` is the longest pause before an answer; each request has its own share.
+    """
+
+    def __init__(
+        self, answer: Answer | None = None, *, capacity: int = 16, delay_s: float = 0.0, call_log: str | None = None
+    ) -> None:
+        self._answer = answer or scripted_answer
+        self._capacity = capacity
+        self._slots = asyncio.Semaphore(capacity)
+        self._delay_s = delay_s
+        self._log = open(Path(call_log), "a", encoding="utf-8") if call_log else None  # noqa: SIM115 -- closed in close
+        self.calls: list[RequestKey] = []
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity
+
+    async def generate(self, request: Request) -> Completion:
+        async with self._slots:
+            self.calls.append(request.key)
+            if self._log:
+                key = request.key
+                self._log.write(f"{key.unit} {key.stage} {key.candidate}\n")
+                self._log.flush()
+                os.fsync(self._log.fileno())
+            await asyncio.sleep(self._delay_s * stream_of(request).random())
+            answer = self._answer(request)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def close(self) -> None:
+        if self._log:
+            self._log.close()
+
+
+def stream_of(request: Request) -> random.Random:
+    """A random stream that is a function of the request's content, its key included."""
+    return random.Random(hashlib.sha256(repr(request).encode()).hexdigest())
+
+
+_VERBS = "Describe Compare Rewrite Summarize Translate List Explain Sort Count Classify Suggest Outline".split()
+_THINGS = (
+    "harbour lantern orchard violin recipe glacier market bicycle novel compass bakery river tunnel garden meteor "
+    "theatre library workshop island festival railway kitchen mountain satellite museum lighthouse forest engine"
+).split()
+_PLACES = "in winter,at night,for children,before an exam,by hand,without tools,on a budget,for a friend".split(",")
+
+
+def scripted_answer(request: Request) -> Completion:
+    """An answer in the shape its stage expects. About one item in eight breaks a rule, so that every path is taken."""
+    rng = stream_of(request)
+    match request.key.stage:
+        case Stage.BOOTSTRAP:
+            text = _list_of_tasks(rng)
+        case Stage.CLASSIFICATION:
+            text = rng.choices([" Yes", " No"], [1, 4])[0]
+        case _ if request.prompt.endswith("Class label:"):
+            text = f" warm\n{_words(rng, 6)}\nClass label: cold\n{_words(rng, 6)}\n"
+        case _:
+            text = (
+                f"\nInput: {_words(rng, 5)}\nOutput: {_words(rng, 9)}\nExample 2\nInput: {_words(rng, 5)}\nOutput: ok"
+            )
+            if rng.random() < 0.1:
+                text = "\nOutput:\n"
+    return Completion(text, "stop", len(request.prompt.split()), len(text.split()))
+
+
+def _list_of_tasks(rng: random.Random) -> str:
+    items = []
+    for _ in range(7):
+        item = f"{rng.choice(_VERBS)} the {_words(rng, rng.randint(2, 7))} {rng.choice(_PLACES)}."
+        slip = rng.random()
+        if slip < 0.04:
+            item = "Do it."
+        elif slip < 0.08:
+            item = f"Draw the {_words(rng, 3)}."
+        elif slip < 0.12:
+            item = f"({item})"
+        items.append(item)
+    return "".join(f" {item}\n{number}." for number, item in enumerate(items[:-1], start=10)) + f" {items[-1]}"
+
+
+def _words(rng: random.Random, count: int) -> str:
+    return " ".join(rng.choices(_THINGS, k=count))

@@ -1,0 +1,1 @@
+"""Prompt files and the shipped seed tasks: text, not code. `pipeline.prompting` reads them."""
