@@ -100,9 +100,9 @@ class Driver:
                 await self._something()
                 self._collect()
                 self._cancel_beyond()
-                if self._stop_reason is not None:
+                if self._stop_reason is not None and not self._complete():
                     raise self._stop_reason
-                if self._range and (self._range_full() or self._range_age() >= self._config.shards.seconds):
+                if self._range and not self._complete() and self._range_age() >= self._config.shards.seconds:
                     self._commit_range(None)
         finally:
             starter.cancel()
@@ -218,16 +218,17 @@ class Driver:
         return not self.state.stops.beyond(unit + 1)
 
     def _collect(self) -> None:
-        """Move finished units, in order and not beyond the end, into the open range."""
+        """Move finished units, in order and not beyond the end, into the open range; commit it when it is full."""
         while (result := self._finished.get(self._next_ready)) and not self.state.stops.beyond(self._next_ready):
             del self._finished[self._next_ready]
             if not self._range:
                 self._range_opened = time.monotonic()
             self._range.append(result)
             self.state.counters.add(result)
-            self.state.counters.seconds = self._seconds()
             self._next_ready += 1
-            self.state.stops.after_ready(result.unit, self.state.counters.tokens, self.state.counters.seconds / 3600)
+            self.state.stops.after_ready(result.unit, self.state.counters.tokens, self._seconds() / 3600)
+            if self._range_full() and not self._complete():
+                self._commit_range(None)
         if self._config.budget.hours is not None and self.state.stops.ending is None:
             self.state.stops.after_ready(self._next_ready - 1, self.state.counters.tokens, self._seconds() / 3600)
         self._room.set()
@@ -254,6 +255,7 @@ class Driver:
                 for result in self._finished.values()
                 for usage in result.usage
             )
+        self.state.counters.seconds = self._seconds()
         self._commit(self._range, self.state.counters, gate, ending, self.overshoot_tokens)
         for result in self._range:
             del self._gated[result.unit]

@@ -225,8 +225,7 @@ def resume_state(plan: Plan, folder: Path, commits: Sequence[Commit]) -> State:
                 pool.admit(row["instruction_id"], row["instruction"])
             pool.close_unit()
             stops.after_gate(unit, candidates, admitted)
-    if counters.units:
-        stops.after_ready(counters.units - 1, counters.tokens, counters.seconds / 3600)
+    stops.after_ready(counters.units - 1, counters.tokens, counters.seconds / 3600)
     return State(pool, counters, stops, plan.run_name, plan.window)
 
 

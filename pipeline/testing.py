@@ -13,7 +13,11 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.config import Config
+from pipeline.driver import Driver, sums_close
+from pipeline.engine import Engine
 from pipeline.records import Completion, Request, RequestKey, Stage
+from pipeline.runs import Run, open_run
 
 Answer = Callable[[Request], Completion | Exception]
 
@@ -107,3 +111,18 @@ def _list_of_tasks(rng: random.Random) -> str:
 
 def _words(rng: random.Random, count: int) -> str:
     return " ".join(rng.choices(_THINGS, k=count))
+
+
+async def run_to_end(config: Config, folder: Path, engine: Engine) -> Run:
+    """Run a configuration into a folder with any engine, in this process, until a stop rule fires; returns it closed.
+
+    An engine that raises stops the run as it would for a user: what is whole is committed, and the error comes through.
+    """
+    run = open_run(config, folder)
+    try:
+        if run.ending is None:
+            await Driver(config, run.state, run.plan.recipe, engine, run.commit).run()
+    finally:
+        run.close()
+    sums_close(run.state.counters)
+    return run

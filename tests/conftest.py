@@ -1,0 +1,63 @@
+"""What the whole suite shares: small configurations, and the report of where the time went."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import Config, parse_config
+from pipeline.report import read_rows
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+# Nothing in the suite may reach for a hub, and vLLM's CPU engine skips its warm-up.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["VLLM_CPU_CI_ENV"] = "1"
+os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+
+_seconds: dict[str, float] = defaultdict(float)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real data beside the repository; tests that need it skip where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real data (../shared/data) is not on this machine")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def scripted() -> Callable[..., Config]:
+    """Makes a small configuration of the scripted engine; keyword arguments override top-level keys."""
+
+    def make(**values: Any) -> Config:
+        base: dict[str, Any] = {"name": "t", "target": 60, "window": 8, "shards": {"rows": 25}}
+        return parse_config({**base, "engine": {"kind": "scripted"}, **values}, "test")
+
+    return make
+
+
+@pytest.fixture
+def tables() -> Callable[[Path], dict[str, list[dict[str, Any]]]]:
+    """Reads every row of a run folder, in order."""
+    return lambda folder: {kind: read_rows(folder, kind) for kind in ("data", "pool", "rejected")}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    parts = Path(report.nodeid.split("::")[0]).parts
+    _seconds["/".join(parts[:-1])] += report.duration
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.durations = config.option.durations or 10
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    terminalreporter.write_sep("=", "seconds per folder")
+    for folder, seconds in sorted(_seconds.items()):
+        terminalreporter.write_line(f"{seconds:8.1f}  {folder}")

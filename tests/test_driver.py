@@ -1,0 +1,335 @@
+"""The six invariants of the driver (design, 3), each shown on real runs with the scripted engine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+
+from pipeline.driver import Driver
+from pipeline.errors import ContentFault, RunStopped
+from pipeline.records import Completion, Reason, Request, Stage
+from pipeline.report import read_rows
+from pipeline.runs import open_run
+from pipeline.shards import read_commits
+from pipeline.testing import ScriptedEngine, run_to_end, scripted_answer, stream_of
+
+
+def run(config, folder: Path, engine=None):
+    """Run to the end with the scripted engine, or another."""
+    return asyncio.run(run_to_end(config, folder, engine or ScriptedEngine(delay_s=0.002)))
+
+
+def faulty(request: Request) -> Completion | Exception:
+    """Now and then a request that can never be answered, at every stage."""
+    if stream_of(request).random() < 0.15:
+        return ContentFault(Reason.REQUEST_REFUSED, "too long")
+    return scripted_answer(request)
+
+
+def test_every_unit_ends_once(scripted, tables, tmp_path):
+    """With faults at every stage the three sums close, and each row of the run is accounted for exactly once."""
+    done = run(scripted(), tmp_path / "r", ScriptedEngine(faulty))
+    counters, rows = done.state.counters, tables(tmp_path / "r")
+
+    assert all(left == right for _, left, _, right in counters.sums())
+    assert counters.failed_units > 0
+    assert Counter(counters.closing_reasons)[Reason.REQUEST_REFUSED] > 0
+    closing = Counter(
+        row["instruction_id"]
+        for row in rows["rejected"]
+        if row["id"] is None and row["stage"] in ("classification", "instances")
+    )
+    with_rows = {row["instruction_id"] for row in rows["data"]}
+    admitted = [row["instruction_id"] for row in rows["pool"]]
+    assert len(admitted) == len(set(admitted)) == 60
+    for id in admitted:
+        assert (id in with_rows) + closing[id] == 1
+
+
+def test_a_failed_unit_is_a_row_and_passes_the_gate_empty(scripted, tables, tmp_path):
+    """A bootstrap request with no answer gives one failure row with stage and reason, and later units go on."""
+
+    def third_fails(request: Request) -> Completion | Exception:
+        if request.key.unit == 3:
+            return ContentFault(Reason.ENGINE_KILLED, "died alone")
+        return scripted_answer(request)
+
+    run(scripted(), tmp_path / "r", ScriptedEngine(third_fails))
+    rows = [row for row in tables(tmp_path / "r")["rejected"] if row["unit"] == 3]
+
+    assert [(r["stage"], r["reason"], r["detail"]) for r in rows] == [("bootstrap", "engine_killed", "died alone")]
+
+
+def test_timing_and_capacity_change_no_row(scripted, tables, tmp_path):
+    """One request at a time and forty at random speeds give the same rows in the same order."""
+    slow, fast = ScriptedEngine(capacity=1), ScriptedEngine(capacity=40, delay_s=0.01)
+    run(scripted(target=40), tmp_path / "a", slow)
+    run(scripted(target=40), tmp_path / "b", fast)
+
+    assert tables(tmp_path / "a") == tables(tmp_path / "b")
+
+
+def test_commits_are_in_unit_order_without_gaps(scripted, tables, tmp_path):
+    """The ledger's ranges follow one another from unit 0, and rows stand in unit order."""
+    run(scripted(), tmp_path / "r")
+    commits = read_commits(tmp_path / "r")
+
+    assert [c.first for c in commits[1:]] == [c.end for c in commits[:-1]]
+    assert len(commits) > 3
+    for rows in tables(tmp_path / "r").values():
+        units = [row["unit"] for row in rows]
+        assert units == sorted(units)
+
+
+def test_a_prompt_sees_the_pool_as_it_stood_a_window_before(scripted, tables, tmp_path):
+    """Unit n shows machine-made demonstrations from units up to n - W only, and does so as soon as there are any."""
+    config = scripted(target=120, window=5)
+    run(config, tmp_path / "r")
+    rows = tables(tmp_path / "r")
+    behind = {}
+    for row in itertools.chain(rows["pool"], rows["rejected"]):
+        for parent in row["parents"]:
+            if parent.startswith("t/"):
+                behind.setdefault(row["unit"], []).append(row["unit"] - int(parent.split("/")[1]))
+
+    assert min(min(distances) for distances in behind.values()) == 5
+    assert min(behind) == 5
+
+
+def test_units_start_no_earlier_than_the_window_allows(scripted, tmp_path):
+    """While unit 0 waits for its answer, units 1 to W - 1 are asked for and unit W is not."""
+    held = asyncio.Event()
+
+    class Held(ScriptedEngine):
+        async def generate(self, request: Request) -> Completion:
+            if request.key.unit == 0 and request.key.stage is Stage.BOOTSTRAP:
+                await held.wait()
+            return await super().generate(request)
+
+    async def main() -> set[int]:
+        engine = Held(capacity=50)
+        opened = open_run(scripted(window=4), tmp_path / "r")
+        driver = Driver(opened.plan.config, opened.state, opened.plan.recipe, engine, opened.commit)
+        running = asyncio.create_task(driver.run())
+        while len(engine.calls) < 3:
+            await asyncio.sleep(0)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        asked = {key.unit for key in engine.calls}
+        held.set()
+        await running
+        opened.close()
+        return asked
+
+    assert asyncio.run(main()) == {1, 2, 3}
+
+
+def test_an_unfinished_unit_bounds_how_far_others_run_ahead(scripted, tmp_path):
+    """While unit 0 is past the gate and not finished, units up to 2W - 1 are asked for and unit 2W is not."""
+    held = asyncio.Event()
+
+    class Held(ScriptedEngine):
+        async def generate(self, request: Request) -> Completion:
+            if request.key.unit == 0 and request.key.stage is Stage.CLASSIFICATION:
+                await held.wait()
+            return await super().generate(request)
+
+    async def main() -> int:
+        engine = Held(capacity=500)
+        opened = open_run(scripted(window=3, target=1000, budget={"units": 20}), tmp_path / "r")
+        driver = Driver(opened.plan.config, opened.state, opened.plan.recipe, engine, opened.commit)
+        running = asyncio.create_task(driver.run())
+        for _ in range(3000):
+            await asyncio.sleep(0)
+        furthest = max(key.unit for key in engine.calls)
+        held.set()
+        await running
+        opened.close()
+        return furthest
+
+    assert asyncio.run(main()) == 5
+
+
+@pytest.mark.parametrize("stop_after", [20, 70, 130])
+def test_stopped_and_resumed_gives_the_same_rows(scripted, tables, tmp_path, stop_after):
+    """A run whose engine goes away after some calls, and is resumed, has the rows of one left alone."""
+
+    answers = itertools.count()
+
+    def leaves(request: Request) -> Completion | Exception:
+        return RunStopped("no engine is left") if next(answers) >= stop_after else scripted_answer(request)
+
+    run(scripted(), tmp_path / "whole")
+    with pytest.raises(RunStopped, match="no engine is left"):
+        run(scripted(), tmp_path / "r", ScriptedEngine(leaves, delay_s=0.002))
+    assert read_commits(tmp_path / "r")[-1].ending is None
+    resumed = run(scripted(), tmp_path / "r")
+
+    assert tables(tmp_path / "whole") == tables(tmp_path / "r")
+    assert resumed.attempt == 2
+
+
+def test_no_two_admitted_instructions_are_nearer_than_the_threshold(scripted, tables, tmp_path):
+    """By the reference package, no admitted instruction is above 0.7 to another or to a seed."""
+    done = run(scripted(), tmp_path / "r")
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    texts = [row["instruction"] for row in tables(tmp_path / "r")["pool"]]
+    seeds = [seed.instruction for seed in done.plan.seeds]
+    refused = [row for row in tables(tmp_path / "r")["rejected"] if row["reason"] == "not_novel"]
+
+    def nearest(text: str, others: list[str]) -> float:
+        return max(scorer.score(text, other)["rougeL"].fmeasure for other in others)
+
+    assert max(nearest(text, seeds + texts[:place]) for place, text in enumerate(texts)) <= 0.7
+    assert refused
+    assert all(nearest(row["instruction"], seeds + texts) > 0.7 for row in refused)
+
+
+def test_datasets_loads_the_folder_after_every_commit(scripted, tmp_path):
+    """`load_dataset` opens the run folder at every commit, with the rows of data/ and no others.
+
+    While there is no row yet it does so in streaming mode: `datasets` prepares no split of no rows.
+    """
+    sizes = []
+
+    async def main() -> None:
+        opened = open_run(scripted(target=45), tmp_path / "r")
+
+        def look() -> None:
+            cache = tmp_path / "cache" / str(len(sizes))
+            rows = datasets.load_dataset(str(tmp_path / "r"), split="train", cache_dir=str(cache), streaming=not sizes)
+            sizes.append(len(list(rows)))
+
+        def commit(*values) -> None:
+            opened.commit(*values)
+            look()
+
+        look()
+        await Driver(opened.plan.config, opened.state, opened.plan.recipe, ScriptedEngine(), commit).run()
+        opened.close()
+
+    asyncio.run(main())
+    rows = [sum(f.rows for f in c.files if f.path.startswith("data/")) for c in read_commits(tmp_path / "r")]
+
+    assert sizes == list(itertools.accumulate(rows))
+    assert len(sizes) > 3
+    assert sizes[0] == 0
+
+
+def test_the_target_is_reached_exactly(scripted, tables, tmp_path):
+    """The run ends with exactly the target admitted; what the last unit had beyond it is refused by that name."""
+    done = run(scripted(target=33), tmp_path / "r")
+    rows = tables(tmp_path / "r")
+    last = done.state.counters.units - 1
+
+    assert len(rows["pool"]) == 33
+    cut = [row["unit"] for row in rows["rejected"] if row["reason"] == "target_reached"]
+    assert set(cut) == {last}
+
+
+def test_a_finished_run_goes_on_with_a_larger_target(scripted, tables, tmp_path):
+    """A larger target continues the run where it ended; what was cut stays refused."""
+    run(scripted(target=33), tmp_path / "r")
+    before = tables(tmp_path / "r")
+    run(scripted(target=50), tmp_path / "r")
+    after = tables(tmp_path / "r")
+
+    assert len(after["pool"]) == 50
+    for kind, rows in before.items():
+        assert after[kind][: len(rows)] == rows
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"budget": {"units": 7}}, "budget.units"),
+        ({"budget": {"tokens": 60_000}}, "budget.tokens"),
+        ({"budget": {"hours": 1e-9}}, "budget.hours"),
+    ],
+    ids=["units", "tokens", "hours"],
+)
+def test_a_spent_budget_is_a_finished_run(scripted, tmp_path, values, reason):
+    """Each budget ends the run as finished, with its reason in the last commit record."""
+    config = scripted(target=10_000, **values)
+    run(config, tmp_path / "r")
+    ending = read_commits(tmp_path / "r")[-1].ending
+
+    assert ending["reason"] == reason
+    assert open_run(config, tmp_path / "r").ending.reason == reason
+
+
+def test_an_exhausted_novelty_ends_the_run_with_a_word(scripted, tmp_path):
+    """A model that repeats itself does not loop for ever: the run ends as exhausted, and never before unit 2W."""
+
+    def parrot(request: Request) -> Completion:
+        if request.key.stage is Stage.BOOTSTRAP:
+            return Completion(" Name the capital of a country in Europe.", "stop", 10, 9)
+        return scripted_answer(request)
+
+    config = scripted(exhaustion={"units": 6, "share": 0.2})
+    done = run(config, tmp_path / "r", ScriptedEngine(parrot))
+    ending = read_commits(tmp_path / "r")[-1].ending
+
+    assert ending["reason"] == "exhausted"
+    assert "novelty is exhausted" in ending["detail"]
+    assert done.state.counters.units == 16
+    assert done.state.counters.admitted == 1
+
+
+def test_a_cancelled_run_keeps_what_is_whole(scripted, tmp_path):
+    """A stop from outside commits the finished prefix and raises its reason; nothing after it is asked for."""
+
+    async def main() -> int:
+        opened = open_run(scripted(target=10_000), tmp_path / "r")
+        engine = ScriptedEngine(delay_s=0.001)
+        driver = Driver(opened.plan.config, opened.state, opened.plan.recipe, engine, opened.commit)
+        running = asyncio.create_task(driver.run())
+        while opened.state.counters.units < 5:
+            await asyncio.sleep(0.001)
+        driver.stop(RunStopped("stopped by SIGTERM"))
+        with pytest.raises(RunStopped, match="SIGTERM"):
+            await running
+        opened.close()
+        return opened.state.counters.units
+
+    units = asyncio.run(main())
+
+    assert read_commits(tmp_path / "r")[-1].end == units
+    assert len({row["instruction_id"] for row in read_rows(tmp_path / "r", "pool")}) > 0
+
+
+def test_a_fault_in_the_method_stops_the_run_and_comes_through(scripted, tmp_path):
+    """An error that is no content fault is not swallowed: the run stops with it."""
+
+    def broken(request: Request) -> Completion | Exception:
+        return ZeroDivisionError("a bug") if request.key.unit == 9 else scripted_answer(request)
+
+    with pytest.raises(ZeroDivisionError):
+        run(scripted(), tmp_path / "r", ScriptedEngine(broken))
+
+
+def test_compat_drops_a_whole_truncated_response_and_the_default_its_last_item(scripted, tables, tmp_path):
+    """A response cut at max_tokens loses all its items in compat mode, and only its last one otherwise."""
+
+    def cut(request: Request) -> Completion:
+        answer = scripted_answer(request)
+        if request.key.stage is Stage.BOOTSTRAP and request.key.unit == 2:
+            return Completion(answer.text, "length", 1, 1)
+        return answer
+
+    for compat in ("self-instruct", None):
+        run(scripted(compat=compat), tmp_path / str(compat), ScriptedEngine(cut))
+    reasons = {
+        compat: Counter(row["reason"] for row in tables(tmp_path / compat)["rejected"] if row["unit"] == 2)
+        for compat in ("self-instruct", "None")
+    }
+
+    assert reasons["self-instruct"] == {"response_truncated": 1}
+    assert reasons["None"]["item_truncated"] == 1
+    assert [row for row in tables(tmp_path / "None")["pool"] if row["unit"] == 2]

@@ -1,0 +1,165 @@
+"""Planning, opening and refusing run folders."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+
+import pytest
+
+from pipeline.config import parse_config
+from pipeline.errors import InputError, RunStopped
+from pipeline.fingerprint import differing_keys, model_facts
+from pipeline.runs import is_running, make_plan, open_run, read_events, read_manifest
+from pipeline.testing import ScriptedEngine, run_to_end
+
+
+def test_the_manifest_is_written_once_with_what_the_run_is_made_of(scripted, tmp_path):
+    """Configuration, fingerprint, window, prompts with text and hash, seeds, versions; no path of the run folder."""
+    open_run(scripted(out="somewhere"), tmp_path / "r").close()
+    before = (tmp_path / "r" / ".run" / "manifest.json").read_text()
+    open_run(scripted(target=99), tmp_path / "r").close()
+    manifest = read_manifest(tmp_path / "r")
+
+    assert (tmp_path / "r" / ".run" / "manifest.json").read_text() == before
+    assert manifest["run"] == "t"
+    assert manifest["window"] == 8
+    assert manifest["seeds"]["rows"] == 175
+    assert set(manifest["prompts"]) == {"bootstrap", "classification", "instance_input_first", "instance_output_first"}
+    assert "somewhere" not in before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target": 999},
+        {"budget": {"units": 5}},
+        {"exhaustion": {"share": 0.5}},
+        {"shards": {"rows": 7}},
+        {"out": "elsewhere"},
+        {"engine": {"kind": "scripted", "count": 3, "vllm": {"max_num_seqs": 9}}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_changes_no_row_is_not_in_the_fingerprint(scripted, change):
+    """Target, budgets, exhaustion, counts, shard sizes, paths and capacity options may change between two starts."""
+    assert make_plan(scripted()).fingerprint == make_plan(scripted(**change)).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"seed": 7}, "seed"),
+        ({"name": "u"}, "name"),
+        ({"window": 9}, "window"),
+        ({"compat": "self-instruct"}, "compat"),
+        ({"bootstrap": {"machine_made": 3}}, "bootstrap.machine_made"),
+        ({"bootstrap": {"sampling": {"temperature": 0.9}}}, "bootstrap.sampling.temperature"),
+        ({"filters": {"min_words": 2}}, "filters.min_words"),
+        ({"novelty": {"threshold": 0.6}}, "novelty.threshold"),
+        ({"instances": {"limit": 2}}, "instances.limit"),
+        ({"prompts": {"bootstrap": "shipped:demo/bootstrap.txt"}}, "prompts.bootstrap"),
+        ({"engine": {"kind": "scripted", "vllm": {"dtype": "float32"}}}, "engine.vllm.dtype"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_changes_rows_is_in_the_fingerprint_and_named(scripted, tmp_path, change, key):
+    """A folder of another configuration is refused with the differing key and both values; nothing is changed in it."""
+    open_run(scripted(), tmp_path / "r").close()
+    files = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=rf"differs in {re.escape(key)} \(.* there, .* here\)\. Restore these keys"):
+        open_run(scripted(**change), tmp_path / "r")
+
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_an_auto_window_is_read_from_the_manifest(scripted, tmp_path):
+    """`auto` depends on the target when a run is planned, and never again."""
+    open_run(scripted(window="auto", target=1600), tmp_path / "r").close()
+    again = open_run(scripted(window="auto", target=3200), tmp_path / "r")
+    again.close()
+
+    assert again.plan.window == 64 == read_manifest(tmp_path / "r")["window"]
+
+
+def test_a_second_writer_is_refused_while_the_first_is_there(scripted, tmp_path):
+    """The folder in use is refused naming the holder, and free again when the holder has closed it."""
+    first = open_run(scripted(), tmp_path / "r")
+    with pytest.raises(RunStopped, match=r"another process is writing to this run \(process \d+ on"):
+        open_run(scripted(), tmp_path / "r")
+    assert is_running(tmp_path / "r")
+    first.close()
+    open_run(scripted(), tmp_path / "r").close()
+
+    assert not is_running(tmp_path / "r")
+
+
+def test_a_folder_with_other_things_in_it_is_refused(scripted, tmp_path):
+    """A folder that is not empty and holds no run is left alone."""
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty and holds no run"):
+        open_run(scripted(), tmp_path)
+
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_uncommitted_files_are_removed_on_start_and_noted(scripted, tmp_path):
+    """What a killed run left without a record goes, and the log says so."""
+    open_run(scripted(), tmp_path / "r").close()
+    (tmp_path / "r" / "data" / "train-000001.parquet").write_bytes(b"half")
+    open_run(scripted(), tmp_path / "r").close()
+    removed = [event["files"] for event in read_events(tmp_path / "r") if event["event"] == "removed_uncommitted_files"]
+
+    assert removed == [["data/train-000001.parquet"]]
+    assert not (tmp_path / "r" / "data" / "train-000001.parquet").exists()
+
+
+def test_the_log_has_one_start_per_attempt_and_every_commit(scripted, tmp_path):
+    """Times live in the log: a start per attempt and an event per commit."""
+    for target in (20, 30):
+        asyncio.run(run_to_end(scripted(target=target), tmp_path / "r", ScriptedEngine()))
+    events = read_events(tmp_path / "r")
+
+    assert [(e["attempt"], e["target"]) for e in events if e["event"] == "start"] == [(1, 20), (2, 30)]
+    numbers = [e["number"] for e in events if e["event"] == "commit"]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_local_model_is_known_by_its_files(tmp_path):
+    """Name, digest over the files and the licence of its card; another weight is another revision."""
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Card")
+    config = parse_config({"engine": {"model": str(folder)}}, "test")
+    before = model_facts(config)
+    (folder / "model.safetensors").write_bytes(b"w")
+
+    assert (before["name"], before["licence"]) == ("llama", "apache-2.0")
+    assert model_facts(config)["revision"] != before["revision"]
+
+
+def test_a_model_folder_that_is_none_is_named(tmp_path):
+    """A path that does not exist, and a folder without config.json, each get their sentence."""
+    for model, words in [(str(tmp_path / "no"), "there is no such folder"), (str(tmp_path), "has no config.json")]:
+        with pytest.raises(InputError, match=words):
+            model_facts(parse_config({"engine": {"model": model}}, "test"))
+
+
+def test_differing_keys_are_short_and_sorted():
+    """Long values are cut, so that the refusal stays one sentence."""
+    found = differing_keys({"b": 1, "a": "x" * 100, "c": 1}, {"b": 2, "a": "y", "c": 1})
+
+    assert found[1] == "b (1 there, 2 here)"
+    assert found[0].startswith('a ("xxx')
+    assert len(found[0]) < 90
+
+
+def test_rows_name_the_model_and_recipe(scripted, tables, tmp_path):
+    """Every row says by what it was made, without a path of this machine."""
+    asyncio.run(run_to_end(scripted(target=10), tmp_path / "r", ScriptedEngine()))
+
+    made = {(row["recipe"], row["model"]) for row in tables(tmp_path / "r")["data"]}
+    assert made == {("self-instruct", "scripted")}
+    assert json.loads((tmp_path / "r" / ".run" / "manifest.json").read_text())["model"]["name"] == "scripted"
