@@ -53,8 +53,8 @@ def check_context(plan: Plan) -> Iterator[str]:
     engine = plan.config.engine
     if engine.kind == "scripted" or engine.model is None:
         return
-    context = engine.vllm.get("max_model_len") or _context_of(plan.config)
-    tokenizer_file = _model_file(plan.config, "tokenizer.json")
+    context = engine.vllm.get("max_model_len") or _context_of(plan)
+    tokenizer_file = _model_file(plan, "tokenizer.json")
     try:
         from tokenizers import Tokenizer
     except ImportError:
@@ -102,8 +102,8 @@ def describe_window(config: Config, window: int) -> Iterator[str]:
         )
 
 
-def _context_of(config: Config) -> int | None:
-    file = _model_file(config, "config.json")
+def _context_of(plan: Plan) -> int | None:
+    file = _model_file(plan, "config.json")
     if file is None:
         return None
     values = json.loads(file.read_text(encoding="utf-8"))
@@ -111,18 +111,20 @@ def _context_of(config: Config) -> int | None:
     return int(context) if context else None
 
 
-def _model_file(config: Config, name: str) -> Path | None:
+def _model_file(plan: Plan, name: str) -> Path | None:
     """A file of the model: in its folder, or from the hub or its cache; None where it cannot be had."""
-    assert config.engine.model is not None
-    if is_local(config.engine.model):
-        file = Path(model_path(config.engine.model)).expanduser() / name
+    engine, revision = plan.config.engine, plan.model["revision"]
+    assert engine.model is not None
+    if is_local(engine.model):
+        file = Path(model_path(engine.model)).expanduser() / name
         return file if file.is_file() else None
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
     except ImportError:
         return None
+    unresolved = revision == engine.revision  # the hub was not reached a moment ago: do not wait for it again
     try:
-        return Path(hf_hub_download(config.engine.model, name, revision=config.engine.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return Path(hf_hub_download(engine.model, name, revision=revision, local_files_only=unresolved))
+    except (HTTPError, LocalEntryNotFoundError, OSError):
         return None

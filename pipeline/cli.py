@@ -21,7 +21,7 @@ from pipeline.errors import InputError, MillError, RunStopped
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.engine import Engine
-    from pipeline.runs import Run
+    from pipeline.runs import Plan, Run
 
 DEMO_CONFIG = "shipped:demo.toml"
 
@@ -137,10 +137,14 @@ async def _drive(opened: Run) -> None:
     from pipeline.progress import Progress
 
     config = opened.plan.config
-    engine = await _start_engine(config)
+    signals = _Signals()
+    try:
+        engine = await _start_engine(opened.plan)
+    except asyncio.CancelledError:
+        raise signals.reason or RunStopped("cancelled while the engines were loading") from None
     driver = Driver(config, opened.state, opened.plan.recipe, engine, opened.commit)
+    signals.stop = driver.stop
     progress = asyncio.create_task(Progress(driver, config.target).draw())
-    _stop_on_signals(driver.stop)
     try:
         await driver.run()
     finally:
@@ -149,19 +153,26 @@ async def _drive(opened: Run) -> None:
         await engine.close()
 
 
-def _stop_on_signals(stop: Callable[[BaseException], None]) -> None:
-    """The first SIGINT or SIGTERM closes what is whole and ends with 75; a second one ends the process at once."""
-    loop = asyncio.get_running_loop()
-    seen: list[signal.Signals] = []
+class _Signals:
+    """The first SIGINT or SIGTERM ends what runs, with what is whole kept; a second one ends the process at once.
 
-    def on_signal(number: signal.Signals) -> None:
-        if seen:
+    Made inside a task: until `stop` is set, a signal cancels that task.
+    """
+
+    def __init__(self) -> None:
+        self.reason: RunStopped | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        self.stop: Callable[[RunStopped], object] = lambda _: task.cancel()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._caught, number)
+
+    def _caught(self, number: signal.Signals) -> None:
+        if self.reason is not None:
             os._exit(RunStopped.exit_code)
-        seen.append(number)
-        stop(RunStopped(f"stopped by {number.name}; run the same command again to go on"))
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
+        self.reason = RunStopped(f"stopped by {number.name}; run the same command again to go on")
+        self.stop(self.reason)
 
 
 def preview(options: argparse.Namespace) -> int:
@@ -178,7 +189,7 @@ def preview(options: argparse.Namespace) -> int:
     _require_room(config)
 
     async def show() -> None:
-        engine = await _start_engine(config)
+        engine = await _start_engine(plan)
         try:
             async for unit in preview_units(plan, engine, options.n):
                 draw_preview(unit)
@@ -253,8 +264,9 @@ def _require_room(config: Config) -> str:
     return str(cluster.require_room(config.engine))
 
 
-async def _start_engine(config: Config) -> Engine:
+async def _start_engine(plan: Plan) -> Engine:
     """The engine a configuration names, ready to be asked."""
+    config = plan.config
     if config.engine.kind == "scripted":
         from pipeline.testing import ScriptedEngine
 
@@ -264,10 +276,15 @@ async def _start_engine(config: Config) -> Engine:
         )
     _require_room(config)
     from actors import cluster
+    from pipeline.progress import while_waiting
+    from pipeline.sources import is_local
 
-    pool = cluster.engine_pool(config.engine)
+    # The very revision that the plan was made with, whatever the hub holds by now.
+    revision = None if is_local(config.engine.model or "") else plan.model["revision"]
+    pool = cluster.engine_pool(config.engine.model_copy(update={"revision": revision}))
+    what = f"loading {config.engine.model} on {config.engine.count} engine(s)"
     try:
-        await pool.start()
+        await while_waiting(pool.start(), what)
     except BaseException:
         await pool.close()
         raise

@@ -54,7 +54,7 @@ def _hub_facts(model: str, revision: str | None, before: dict[str, Any] | None) 
     facts: dict[str, Any] = {"name": model, "revision": revision, "files": {}, "licence": "unknown"}
     try:
         from huggingface_hub import HfApi, snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+        from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
     except ImportError:
         return before or facts
     try:
@@ -65,7 +65,7 @@ def _hub_facts(model: str, revision: str | None, before: dict[str, Any] | None) 
         raise InputError(
             f"engine.model = {model!r}: not a folder here, and the hub has no such model (or it needs a token)"
         ) from None
-    except (HfHubHTTPError, OSError):  # the hub cannot be reached: what is cached, or what the run began with, stands
+    except (HTTPError, OSError):  # the hub cannot be reached: what is cached, or what the run began with, stands
         pass
     if before is not None:
         return before

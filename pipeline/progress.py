@@ -6,12 +6,34 @@ import asyncio
 import sys
 import time
 from collections import Counter
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from pipeline.driver import Driver
 from pipeline.report import clock
 
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
+
+T = TypeVar("T")
+
+
+async def while_waiting(work: Awaitable[T], what: str) -> T:
+    """Await `work` under a line that says what is waited for and since when."""
+
+    async def draw() -> None:
+        began = time.monotonic()
+        while True:
+            _write(f"{clock(time.monotonic() - began)}  {what}")
+            await asyncio.sleep(LIVE_EVERY_S if sys.stderr.isatty() else PLAIN_EVERY_S)
+
+    drawing = asyncio.create_task(draw())
+    try:
+        return await work
+    finally:
+        drawing.cancel()
+        if sys.stderr.isatty():
+            sys.stderr.write("\n")
 
 
 class Progress:
@@ -22,17 +44,16 @@ class Progress:
         self._target = target
         self._began = time.monotonic()
         self._admitted_before = driver.state.pool.admitted
-        self._live = sys.stderr.isatty()
 
     async def draw(self) -> None:
         """Until cancelled; the last state is drawn then."""
         try:
             while True:
-                await asyncio.sleep(LIVE_EVERY_S if self._live else PLAIN_EVERY_S)
-                self._write(self.line())
+                await asyncio.sleep(LIVE_EVERY_S if sys.stderr.isatty() else PLAIN_EVERY_S)
+                _write(self.line())
         finally:
-            self._write(self.line())
-            if self._live:
+            _write(self.line())
+            if sys.stderr.isatty():
                 sys.stderr.write("\n")
 
     def line(self) -> str:
@@ -53,6 +74,7 @@ class Progress:
             f"{f' ({reasons})' if reasons else ''}  {tokens:,.0f} tok/s  ETA {eta}"
         )
 
-    def _write(self, line: str) -> None:
-        sys.stderr.write(f"\r\x1b[2K{line}" if self._live else f"{line}\n")
-        sys.stderr.flush()
+
+def _write(line: str) -> None:
+    sys.stderr.write(f"\r\x1b[2K{line}" if sys.stderr.isatty() else f"{line}\n")
+    sys.stderr.flush()
