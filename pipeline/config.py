@@ -11,7 +11,7 @@ import json
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,7 +23,7 @@ BLACKLIST = (*"image images graph graphs picture pictures file files map maps dr
 
 
 class Settings(BaseModel):
-    """The base of every table: unknown keys are errors, values are never changed, docstrings describe fields."""
+    """The base of every table: unknown keys are errors, a table never changes, docstrings describe fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -121,7 +121,7 @@ class FilterSettings(Settings):
     """Fewest words, cut at white space; 0 turns it off (for scripts that do not use spaces)."""
     max_words: int = Field(150, ge=0)
     """Most words, cut at white space; 0 turns it off."""
-    blacklist: tuple[str, ...] = BLACKLIST
+    blacklist: tuple[Annotated[str, Field(min_length=1)], ...] = BLACKLIST
     """Words that refuse an instruction wherever they stand, in any case; an empty list turns it off."""
     write_a_program: bool = True
     """Refuse what begins with "Write a program"."""
@@ -366,7 +366,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in fault["loc"])
+    location = [part for part in fault["loc"] if part not in ("int", "literal['auto']")]  # pydantic's union branches
+    path = ".".join(map(str, location))
     if fault["type"] == "extra_forbidden":
         known = _known_keys(fault["loc"][:-1])
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)

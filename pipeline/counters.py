@@ -68,14 +68,19 @@ class Counters:
         """The three sums as (what, left side, what it is made of, right side); each must have equal sides."""
         refused, instances = self.refused_candidates.total(), self.refused_instances.total()
         return [
-            ("candidates", self.candidates, f"{self.admitted} admitted + {refused} refused", self.admitted + refused),
+            (
+                "candidates",
+                self.candidates,
+                f"{self.admitted:,} admitted + {refused:,} refused",
+                self.admitted + refused,
+            ),
             (
                 "admitted",
                 self.admitted,
-                f"{self.instructions_with_rows} with rows + {self.closed_without_rows} closed without",
+                f"{self.instructions_with_rows:,} with rows + {self.closed_without_rows:,} closed without",
                 self.instructions_with_rows + self.closed_without_rows,
             ),
-            ("instances", self.instances, f"{self.examples} rows + {instances} refused", self.examples + instances),
+            ("instances", self.instances, f"{self.examples:,} rows + {instances:,} refused", self.examples + instances),
         ]
 
     def to_json(self) -> dict[str, Any]:

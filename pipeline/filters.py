@@ -75,7 +75,7 @@ def _too_long(most: int) -> Filter:
 
 
 def _blacklisted(words: Sequence[str]) -> Filter:
-    pattern = re.compile(r"\b(?:" + "|".join(map(re.escape, words)) + r")\b", re.IGNORECASE)
+    pattern = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, words)) + r")(?!\w)", re.IGNORECASE)
 
     def check(text: str) -> Refusal | None:
         found = pattern.search(text)

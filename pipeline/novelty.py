@@ -40,7 +40,7 @@ class NoveltyIndex:
 
     def add(self, id: str, text: str) -> None:
         """Hold `text` under `id`, after everything held so far."""
-        encoded = self._encode(text)
+        encoded = [self._vocabulary.setdefault(token, len(self._vocabulary)) for token in rouge_tokens(text)]
         self._ids.append(id)
         self._encoded.append(encoded)
         self._lengths.append(len(encoded))
@@ -55,7 +55,7 @@ class NoveltyIndex:
 
     def scores(self, text: str) -> np.ndarray:
         """ROUGE-L F of `text` against every held text: float64, shape (len(self),), in the order of adding."""
-        target = self._encode(text)
+        target = [self._vocabulary.get(token, -1) for token in rouge_tokens(text)]  # -1: a word that nothing held has
         if not target or not self._encoded:
             return np.zeros(len(self))
         common = process.cdist([target], self._encoded, scorer=LCSseq.similarity, dtype=np.int64)[0]
@@ -65,6 +65,3 @@ class NoveltyIndex:
             recall = common / len(target)
             scores = 2 * precision * recall / (precision + recall)
         return np.where(common > 0, scores, 0.0)
-
-    def _encode(self, text: str) -> list[int]:
-        return [self._vocabulary.setdefault(token, len(self._vocabulary)) for token in rouge_tokens(text)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pipeline.prompting import EXAMPLE_LEAD, LABEL_LEAD
 from pipeline.records import Instance, Reason
 
-_ITEM = re.compile(r"\n\s*\d+\s?\.(?:\s+|$)")
+_ITEM = re.compile(r"\n\s*\d+\s?\.(?=\s|$)")
 _ITEM_COMPAT = re.compile(r"\n\d+\s?\. ")
 
 # By default a marker begins its line; upstream also splits at the plain word inside an answer.
@@ -69,7 +69,7 @@ def _pair(piece: str, compat: bool) -> Instance:
     input_, output = (_INPUT_COMPAT, _OUTPUT_COMPAT) if compat else (_INPUT, _OUTPUT)
     parts = output.split(piece)
     if len(parts) == 1:
-        return Instance("", piece.strip())
+        return Instance("", input_.split(piece)[0].strip())
     before, after = parts[0].strip(), input_.split(parts[1])[0]
     marker = input_.match(before)
     return Instance(before[marker.end() :].strip() if marker else before, after.strip())

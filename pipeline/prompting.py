@@ -44,7 +44,7 @@ class Template:
 
 
 def load_template(name: str, path: str | None = None) -> Template:
-    """Read the shipped prompt `name`, or the file at `path` in its place ("demo/bootstrap" names a shipped one too).
+    """Read the shipped prompt `name`, or the file at `path` in its place ("shipped:demo/bootstrap.txt" is one too).
 
     Raises InputError when the file is missing or its variables are not exactly those the prompt declares.
     """

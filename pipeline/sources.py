@@ -34,7 +34,7 @@ def parse_seeds(text: str, path: str) -> list[Seed]:
     """
     seeds: list[Seed] = []
     lines_of: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         seed = _parse_seed(line, f"{path}, line {number}")
@@ -97,9 +97,14 @@ def is_local(model: str) -> bool:
 
 
 def model_digest(model: str) -> dict[str, str]:
-    """Name and SHA-256 of each file of a local model folder (hashed whole: a changed weight is another model)."""
+    """Name and SHA-256 of each file of a local model folder, its texts for people left out.
+
+    Files are hashed whole: a changed weight is another model.
+    """
     folder = Path(model_path(model)).expanduser()
-    files: Iterable[Path] = sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file, folder))
+    files: Iterable[Path] = sorted(
+        file for file in folder.rglob("*") if file.is_file() and file.suffix != ".md" and not _hidden(file, folder)
+    )
     return {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
 
 

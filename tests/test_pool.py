@@ -1,0 +1,106 @@
+"""The pool: what a prompt may be drawn from, and how."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from pipeline.novelty import NoveltyIndex
+from pipeline.pool import Pool
+from pipeline.records import Instance, Nearest, Seed
+
+SEEDS = [Seed(f"s{n}", f"Seed task {n}.", (Instance("", "x"),), False) for n in range(10)]
+
+
+def pool_of(admitted: int, novelty: NoveltyIndex | None = None) -> Pool:
+    """A pool of ten seeds and so many admitted instructions, each of a unit of its own."""
+    pool = Pool(SEEDS, novelty)
+    for number in range(admitted):
+        pool.admit(f"m{number}", f"Machine task {number}.")
+        pool.close_unit()
+    return pool
+
+
+@pytest.mark.parametrize(
+    ("length", "machine_made", "expected"),
+    [
+        pytest.param(20, 2, 2, id="6-and-2"),
+        pytest.param(2, 2, 2, id="both-there-are"),
+        pytest.param(1, 2, 1, id="7-and-1"),
+        pytest.param(0, 2, 0, id="8-and-0"),
+        pytest.param(20, 0, 0, id="none-wanted"),
+    ],
+)
+def test_sample_mixes_seeds_and_machine_made(length: int, machine_made: int, expected: int) -> None:
+    """Up to so many demonstrations are machine-made, as far as there are any; the rest are seeds, none twice."""
+    pool = pool_of(20)
+    for seed in range(50):
+        sample = pool.sample(length, 8, machine_made, random.Random(seed))
+
+        assert sum(one.machine_made for one in sample) == expected
+        assert len({one.id for one in sample}) == 8
+        assert all(one.id.startswith("m" if one.machine_made else "s") for one in sample)
+
+
+def test_a_snapshot_hides_what_came_later() -> None:
+    """A sample at a length never shows an instruction admitted after it, and later ones do not change it."""
+    early, late = pool_of(3), pool_of(30)
+    for seed in range(50):
+        sample = late.sample(3, 8, 2, random.Random(seed))
+
+        assert {one.id for one in sample if one.machine_made} <= {"m0", "m1", "m2"}
+        assert sample == early.sample(3, 8, 2, random.Random(seed))
+
+
+def test_sample_is_uniform_and_shuffled() -> None:
+    """Every seed and every visible instruction can be drawn, and a machine-made one can stand anywhere."""
+    pool = pool_of(4)
+    samples = [pool.sample(4, 8, 2, random.Random(seed)) for seed in range(400)]
+    drawn = Counter(one.id for sample in samples for one in sample)
+    places = {place for sample in samples for place, one in enumerate(sample) if one.machine_made}
+
+    assert len(drawn) == 14
+    assert all(150 < drawn[f"m{number}"] < 250 for number in range(4))
+    assert all(190 < drawn[f"s{number}"] < 290 for number in range(10))
+    assert places == set(range(8))
+
+
+def test_a_sample_is_a_function_of_the_stream() -> None:
+    """The same stream gives the same sample, another stream another."""
+    pool = pool_of(20)
+    first, again, other = (pool.sample(20, 8, 2, random.Random(seed)) for seed in (1, 1, 2))
+
+    assert first == again
+    assert first != other
+
+
+def test_length_after_a_unit() -> None:
+    """The length after a unit is what was admitted when it had passed; none before the first unit."""
+    pool = Pool(SEEDS, None)
+    for unit, count in enumerate([0, 2, 0, 3]):
+        for number in range(count):
+            pool.admit(f"r/{unit}/{number}", "x")
+        pool.close_unit()
+    pool.admit("r/4/0", "x")
+
+    assert [pool.length_after(unit) for unit in range(-2, 4)] == [0, 0, 0, 2, 2, 5]
+    assert (pool.units, pool.admitted) == (4, 6)
+
+
+def test_nearest_looks_at_seeds_and_at_what_is_admitted() -> None:
+    """Seeds count from the start, an admitted instruction at once, and a seed is first on a tie."""
+    pool = pool_of(0, NoveltyIndex())
+    before = pool.nearest("Paint the tall fence")
+    pool.admit("m0", "Paint the tall fence")
+    pool.admit("m1", "Seed task 3.")
+
+    assert before == Nearest(None, 0.0)
+    assert pool.nearest("Paint the tall fence") == Nearest("m0", 1.0)
+    assert pool.nearest("seed task 3") == Nearest("s3", 1.0)
+
+
+def test_without_novelty_there_is_no_nearest() -> None:
+    """With novelty off nothing is compared."""
+    assert pool_of(2).nearest("Machine task 1.") is None
