@@ -1,6 +1,6 @@
 """How full does our pipeline keep an engine? Its wall time beside `vllm.LLM.generate` over the same requests.
 
-    python bench/engine_fill.py [--target 1000] [--rounds 5] [--max-num-seqs 32]
+    python bench/engine_fill.py [--units 400] [--rounds 5] [--max-num-seqs 32]
 
 A real run is made first and every request recorded with the length of its answer. Then the same requests, with those
 lengths forced, go (a) through our pipeline (driver, gate, shards, Ray actor), which asks for each one when the method
@@ -35,10 +35,11 @@ RESULTS = Path(__file__).parent / "results"
 FULL = 0.9  # an engine counts as full while it holds this share of max_num_seqs
 
 
-def configuration(target: int, max_num_seqs: int) -> Config:
-    """The demo's, with a window of four times the requests held."""
+def configuration(units: int, max_num_seqs: int) -> Config:
+    """The demo's over a fixed number of units, with a window of four times the requests held."""
     slots = -(-12 * max_num_seqs // 10)
-    sets = (f"target={target}", f"window={4 * slots}", f"engine.vllm.max_num_seqs={max_num_seqs}", "exhaustion.share=0")
+    sets = ("target=1_000_000", f"budget.units={units}", f"window={4 * slots}", "exhaustion.share=0")
+    sets += (f"engine.vllm.max_num_seqs={max_num_seqs}",)
     return load_config("shipped:demo.toml", (*sets, f"engine.num_cpus={os.cpu_count()}"))
 
 
@@ -236,12 +237,12 @@ def one(subject: str, config: Config, path: Path) -> dict[str, float]:
 def main() -> None:
     """Record, then measure in fresh processes, alternating."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", type=int, default=1000)
+    parser.add_argument("--units", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-num-seqs", type=int, default=32)
     parser.add_argument("--one", nargs=2, metavar=("SUBJECT", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    config = configuration(options.target, options.max_num_seqs)
+    config = configuration(options.units, options.max_num_seqs)
     if options.one:
         print("RESULT " + json.dumps(one(options.one[0], config, Path(options.one[1]))))
         return
@@ -251,7 +252,7 @@ def main() -> None:
     measured: dict[str, list[dict[str, float]]] = {"ours": [], "LLM.generate": [], "LLM in process": []}
     for number in range(options.rounds):
         for subject, results in measured.items():
-            command = [sys.executable, __file__, "--one", subject, str(path), "--target", str(options.target)]
+            command = [sys.executable, __file__, "--one", subject, str(path), "--units", str(options.units)]
             command += ["--max-num-seqs", str(options.max_num_seqs)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]

@@ -33,8 +33,8 @@ class SamplingSettings(Settings):
 
     max_tokens: int = Field(ge=1)
     """Most tokens of one answer."""
-    temperature: float = Field(ge=0)
-    """0 is greedy."""
+    temperature: float = Field(ge=0, le=2)
+    """0 is greedy; 2 is the hottest that vLLM takes."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus share; 1 turns it off."""
     top_k: int = Field(0, ge=-1)
@@ -59,7 +59,7 @@ class BootstrapSampling(SamplingSettings):
 
     max_tokens: int = Field(1024, ge=1)
     """Most tokens of one list of instructions."""
-    temperature: float = Field(0.7, ge=0)
+    temperature: float = Field(0.7, ge=0, le=2)
     """The paper's 0.7."""
     top_p: float = Field(0.5, gt=0, le=1)
     """The paper's 0.5."""
@@ -74,7 +74,7 @@ class ClassificationSampling(SamplingSettings):
 
     max_tokens: int = Field(3, ge=1)
     """Enough for the one word; a constrained answer may need it for a tokenizer that splits " Yes"."""
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, le=2)
     """Greedy."""
     stop: tuple[str, ...] = ("\n", "Task")
     """The paper's."""
@@ -85,7 +85,7 @@ class InstanceSampling(SamplingSettings):
 
     max_tokens: int = Field(350, ge=1)
     """Most tokens for all the instances of one instruction (upstream: 350, paper: 300)."""
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, le=2)
     """Greedy."""
     presence_penalty: float = Field(1.5, ge=-2, le=2)
     """The paper's 1.5."""

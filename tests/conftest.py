@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,21 @@ def scripted() -> Callable[..., Config]:
 def tables() -> Callable[[Path], dict[str, list[dict[str, Any]]]]:
     """Reads every row of a run folder, in order."""
     return lambda folder: {kind: read_rows(folder, kind) for kind in ("data", "pool", "rejected")}
+
+
+@pytest.fixture(scope="session")
+def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One local Ray cluster of four CPUs for all tests that need one, with a throw-away token."""
+    from actors import cluster
+
+    token = tmp_path_factory.mktemp("ray") / "token"
+    token.write_text("0" * 64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        cluster.connect(num_cpus=4)
+        yield
+        cluster.disconnect()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -1,0 +1,1 @@
+"""Where Ray and vLLM live. Actors are plain classes, made remote at the call site."""

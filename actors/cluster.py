@@ -1,0 +1,231 @@
+"""The Ray cluster: reaching it, what room it has, and engines as actors on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sysconfig
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+
+from actors.engine_pool import EnginePool
+from actors.messages import Answer, Call, EngineLost, Place, Pulse, Ready, StartFailure
+from actors.vllm_engine import VllmEngine
+from pipeline.config import EngineSettings
+from pipeline.errors import InputError
+from pipeline.sources import model_path
+
+T = TypeVar("T")
+
+CLOSE_S = 5.0
+# What the driver's environment may tell engine processes on other machines too.
+PASSED_ON = ("VLLM_CPU_CI_ENV",)
+# Parts of Ray's words for deaths that no request can have caused: the machine went, Ray or we took the process away.
+BLAMELESS = ("its node has died", "node was terminated", "running low on memory", "ray.kill")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """CPUs and GPUs of one machine."""
+
+    cpus: float
+    gpus: float
+
+    def engines(self, settings: EngineSettings) -> int:
+        """How many engines fit here."""
+        by_cpu = int(self.cpus // settings.num_cpus)
+        return min(by_cpu, int(self.gpus // settings.num_gpus)) if settings.num_gpus else by_cpu
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the cluster has, and what of it is free now."""
+
+    nodes: tuple[Node, ...]
+    free_cpus: float
+    free_gpus: float
+
+    @property
+    def cpus(self) -> float:
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        return sum(node.gpus for node in self.nodes)
+
+    def __str__(self) -> str:
+        machines = "1 machine" if len(self.nodes) == 1 else f"{len(self.nodes)} machines"
+        free = f"({self.free_cpus:g} free) and {self.gpus:g} GPUs ({self.free_gpus:g} free)"
+        return f"{machines} with {self.cpus:g} CPUs {free}"
+
+
+def connect(num_cpus: int | None = None) -> None:
+    """Join the cluster that RAY_ADDRESS names, or start a local one that ends with this process.
+
+    `num_cpus` is for a local one only (all cores unless given). Ray's token authentication is left as it is set. Raises
+    InputError where the cluster cannot be reached. Does nothing where this process is connected.
+    """
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, logging_level="WARNING", log_to_driver=False)
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's default for a local cluster, without its warning
+        ray.init(
+            "local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            logging_level="WARNING",
+            log_to_driver=False,
+            runtime_env={"env_vars": _import_path()},
+        )
+    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
+        raise InputError(f"Cannot reach {where}: {' '.join(str(error).split())}") from error
+
+
+def _import_path() -> dict[str, str]:
+    """What lets local workers import this package where it is used from a checkout and not installed.
+
+    A worker has the installed packages, and of the driver's path only its script's folder and its working folder.
+    """
+    checkout = str(Path(__file__).resolve().parents[1])
+    if checkout in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [checkout, os.environ.get("PYTHONPATH")]))}
+
+
+def disconnect() -> None:
+    """Leave the cluster; a local one ends."""
+    ray.shutdown()
+
+
+def resources() -> Resources:
+    """What the connected cluster has and has free."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive)
+    free = ray.available_resources()
+    return Resources(nodes, free.get("CPU", 0.0), free.get("GPU", 0.0))
+
+
+def require_room(settings: EngineSettings) -> Resources:
+    """Raise InputError unless the cluster has room for the engines asked for, and has it free now."""
+    have = resources()
+    fit = sum(node.engines(settings) for node in have.nodes)
+    each = f"{settings.num_cpus} CPUs" + (f" and {settings.num_gpus} GPUs" if settings.num_gpus else "")
+    asked = f"engine.count asks for {settings.count} engines of {each}, each on one machine"
+    if fit < settings.count:
+        mend = "lower engine.num_gpus or engine.num_cpus" if fit == 0 else f"set engine.count to {fit} or less"
+        raise InputError(f"{asked}, and the cluster has room for {fit}: it has {have}; {mend}, or add machines")
+    if have.free_cpus < settings.count * settings.num_cpus or have.free_gpus < settings.count * settings.num_gpus:
+        raise InputError(f"{asked}, and others use what the cluster has: {have}; wait for them, or lower engine.count")
+    return have
+
+
+def engine_pool(settings: EngineSettings) -> EnginePool:
+    """The pool of vLLM engines that the settings ask for, on the connected cluster. Nothing starts yet."""
+    model = model_path(settings.model or "")
+    return actor_pool(VllmEngine, (model, settings), settings)
+
+
+def actor_pool(engine: type[Any], arguments: tuple[Any, ...], settings: EngineSettings, **limits: Any) -> EnginePool:
+    """A pool of actors of any class with VllmEngine's methods; `limits` go to EnginePool."""
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    remote = ray.remote(engine).options(
+        num_cpus=settings.num_cpus,
+        num_gpus=settings.num_gpus,
+        max_concurrency=16,  # one exchange, pings, and a close
+        max_restarts=0,  # the pool replaces what has died: a restarted actor would have no model
+        max_task_retries=0,
+        runtime_env={"env_vars": passed_on},
+    )
+    cores = _Cores()
+
+    def spawn(index: int) -> ActorEngine:
+        return ActorEngine(remote.remote(*arguments), cores, settings.num_cpus if settings.num_gpus == 0 else 0)
+
+    limits = {"start_timeout_s": settings.start_timeout_s, **limits}
+    return EnginePool(spawn, engines=settings.count, slots=settings.slots, **limits)
+
+
+class _Cores:
+    """Which cores of which host this pool's CPU engines hold, so that no two share one."""
+
+    def __init__(self) -> None:
+        self._held: dict[ActorEngine, tuple[str, tuple[int, ...]]] = {}
+
+    def take(self, engine: ActorEngine, place: Place, count: int) -> tuple[int, ...]:
+        """`count` free cores of this place; none where they do not suffice, and the system then decides."""
+        taken = {core for host, cores in self._held.values() if host == place.host for core in cores}
+        free = tuple(core for core in place.cores if core not in taken)[:count]
+        if len(free) < count:
+            return ()
+        self._held[engine] = (place.host, free)
+        return free
+
+    def release(self, engine: ActorEngine) -> None:
+        self._held.pop(engine, None)
+
+
+class ActorEngine:
+    """One engine actor as the pool sees it (`EngineHandle`). Ray's errors become EngineLost here."""
+
+    def __init__(self, actor: Any, cores: _Cores, cores_wanted: int) -> None:
+        self._actor = actor
+        self._cores = cores
+        self._cores_wanted = cores_wanted
+        self._place: Place | None = None
+
+    async def place(self) -> None:
+        self._place = await _answered(self._actor.place.remote())
+
+    async def start(self) -> Ready | StartFailure:
+        cores: tuple[int, ...] = ()
+        if self._place is not None and self._cores_wanted:
+            cores = self._cores.take(self, self._place, self._cores_wanted)
+        return await _answered(self._actor.start.remote(cores))
+
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> tuple[Answer, ...]:
+        return await _answered(self._actor.exchange.remote(calls, withdrawn))
+
+    async def ping(self) -> Pulse:
+        """How the process is, also while it loads. For a person or a test: the pool does not need it."""
+        return await _answered(self._actor.ping.remote())
+
+    def kill(self) -> None:
+        """End the process at once, as Ray does when it takes an actor away."""
+        ray.kill(self._actor, no_restart=True)
+
+    async def close(self) -> None:
+        try:
+            if self._place is not None:
+                # What is left of an engine after this is killed: a dead or a hanging one has nothing to tidy.
+                with contextlib.suppress(EngineLost, TimeoutError):
+                    await asyncio.wait_for(_answered(self._actor.close.remote()), CLOSE_S)
+        finally:
+            if ray.is_initialized():
+                self.kill()
+            self._cores.release(self)
+
+
+async def _answered(reference: Awaitable[T]) -> T:
+    """Await a call of an actor. Raises EngineLost where the actor is gone or out of reach."""
+    try:
+        return await reference
+    except RayTaskError:
+        raise  # a fault in our own actor code, with its traceback
+    except RayActorError as error:
+        text = " ".join(str(error).split())
+        blameless = not isinstance(error, ActorDiedError) or error.preempted or any(word in text for word in BLAMELESS)
+        raise EngineLost(text, blameless) from error
+    except RayError as error:
+        raise EngineLost(" ".join(str(error).split()), blameless=True) from error

@@ -1,0 +1,116 @@
+"""What an engine pool and an engine say to each other: plain frozen values, and the interface between the two.
+
+One `exchange` per engine is in flight at any time. It carries new calls and withdrawals in, finished answers out, and
+returns within a fraction of a second: its cost for the driver hardly depends on what it carries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.records import Completion, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One attempt at a request on one engine. `id` is unique within a pool and is never used again."""
+
+    id: int
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The engine will never answer this request (too long, malformed). `detail` depends on its content alone."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine could not answer this time; the same request may be asked again."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How one call ended. A withdrawn call has no answer."""
+
+    id: int
+    outcome: Completion | Refused | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an actor runs: the host's name and the cores its process may use."""
+
+    host: str
+    cores: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A loaded engine: what it is and which process to look for."""
+
+    version: str
+    model: str
+    max_model_len: int
+    pid: int
+    host: str
+    cores: tuple[int, ...]
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailure:
+    """An engine that could not be loaded. `configuration` tells a wrong option from a machine in trouble."""
+
+    detail: str
+    configuration: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What an engine tells about itself at any time, also while it loads."""
+
+    pid: int
+    ready: bool
+    unfinished: int
+    steps: int
+
+
+class EngineLost(Exception):
+    """An engine process is gone or out of reach, and with it whatever was in flight there.
+
+    `blameless` says that nothing in a request can have caused it: its machine went, or it was unreachable.
+    """
+
+    def __init__(self, detail: str, blameless: bool = False) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.blameless = blameless
+
+
+class EngineHandle(Protocol):
+    """One engine as the pool sees it: a Ray actor, or anything that behaves like one. Its life is one start.
+
+    Every method but `close` raises EngineLost once the engine is gone.
+    """
+
+    async def place(self) -> None:
+        """Return when the engine has its room on the cluster, which may take for ever."""
+        ...
+
+    async def start(self) -> Ready | StartFailure:
+        """Load the model."""
+        ...
+
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> tuple[Answer, ...]:
+        """Hand over calls and withdrawals; return what has finished since, after a short wait if that is nothing."""
+        ...
+
+    async def close(self) -> None:
+        """End the process and give its room back. Bounded in time; fine on a dead or half-started engine."""
+        ...

@@ -1,0 +1,286 @@
+"""One vLLM engine in one Ray actor, on GPUs or on the CPU.
+
+One thread of its own builds, feeds, steps and aborts the engine; the actor's async methods only queue commands and take
+answers, so that a ping is answered while a model loads. The same add_request / step loop serves both devices:
+
+* CPU: the engine's core runs inside that thread (`VLLM_ENABLE_V1_MULTIPROCESSING=0`), which gave about a third more
+  tokens/s than `AsyncLLM` on two cores. vLLM binds OpenMP threads only in the worker processes of its "mp" executor,
+  and `VLLM_CPU_OMP_THREADS_BIND` does nothing here: the thread takes its cores itself, and OpenMP's threads inherit
+  them.
+* GPU: the core keeps its own process (vLLM's default), so that tokenising and detokenising overlap with the device; a
+  step then waits for the next output of the core. This path has not been run on a GPU, nor measured, by its authors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import difflib
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from actors.messages import Answer, Call, Failed, Place, Pulse, Ready, Refused, StartFailure
+from pipeline.config import EngineSettings
+from pipeline.records import Completion, Request
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+HOLD_S = 0.1  # an exchange with nothing to report returns after this, so that new requests need not wait longer
+GATHER_S = (
+    0.05  # after the first answer, wait for its neighbours: fewer exchanges, and the step thread runs undisturbed
+)
+CLOSE_S = 10.0
+STALL_S = 600.0  # a step that takes this long will not end
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Command:
+    calls: tuple[Call, ...] = ()
+    withdrawn: tuple[int, ...] = ()
+    close: bool = False
+
+
+class VllmEngine:
+    """One vLLM engine: `start`, then `exchange` for as long as it lives, then `close`.
+
+    `model` is a folder or a name on the hub. A fault inside vLLM ends the process: only a fresh one is sound.
+    """
+
+    def __init__(self, model: str, settings: EngineSettings) -> None:
+        self._model = model
+        self._settings = settings
+        self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
+        self._answers: deque[Answer] = deque()
+        self._news = asyncio.Event()
+        self._thread: threading.Thread | None = None
+        self._ready = False
+        self._unfinished = 0
+        self._steps = 0
+        self._pass_began = time.monotonic()
+
+    async def place(self) -> Place:
+        """Where this process runs. Needs no vLLM."""
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        return Place(socket.gethostname(), tuple(sorted(cores)))
+
+    async def start(self, cores: tuple[int, ...] = ()) -> Ready | StartFailure:
+        """Load the model, on these cores if it runs on the CPU. To be called once."""
+        loop = asyncio.get_running_loop()
+        started: asyncio.Future[Ready | StartFailure] = loop.create_future()
+        self._thread = threading.Thread(target=self._live, args=(loop, started, cores), name="engine", daemon=True)
+        self._thread.start()
+        return await started
+
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> tuple[Answer, ...]:
+        """Take calls and withdrawals; return what finished since the last exchange, within HOLD_S."""
+        if calls or withdrawn:
+            self._commands.put(_Command(calls, withdrawn))
+        with contextlib.suppress(TimeoutError):  # nothing finished: an empty answer lets new calls come in
+            async with asyncio.timeout(HOLD_S):
+                await self._news.wait()
+                await asyncio.sleep(GATHER_S)
+        self._news.clear()
+        if self._unfinished and time.monotonic() - self._pass_began > STALL_S:
+            _die(f"one step of the engine has taken more than {STALL_S:.0f} s")
+        return tuple(self._answers.popleft() for _ in range(len(self._answers)))
+
+    async def ping(self) -> Pulse:
+        """Answered within milliseconds whatever the engine does."""
+        return Pulse(os.getpid(), self._ready, self._unfinished, self._steps)
+
+    async def close(self) -> None:
+        """Stop stepping and let vLLM end its processes. Takes CLOSE_S at most; may follow a failed start."""
+        if self._thread is None:
+            return
+        self._commands.put(_Command(close=True))
+        await asyncio.to_thread(self._thread.join, CLOSE_S)
+
+    def _live(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        started: asyncio.Future[Ready | StartFailure],
+        cores: tuple[int, ...],
+    ) -> None:
+        began = time.monotonic()
+        try:
+            engine, version = self._build(cores)
+        except Exception as error:  # noqa: BLE001 - vLLM raises anything here; it becomes the answer to start()
+            traceback.print_exc()
+            loop.call_soon_threadsafe(started.set_result, StartFailure(_sentence(error), _is_configuration(error)))
+            return
+        self._ready = True
+        ready = Ready(
+            version=version,
+            model=self._model,
+            max_model_len=engine.model_config.max_model_len,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            cores=cores,
+            load_s=time.monotonic() - began,
+        )
+        loop.call_soon_threadsafe(started.set_result, ready)
+        try:
+            self._work(engine, loop)
+            engine.engine_core.shutdown()
+        except Exception:  # noqa: BLE001 - an engine that raised is in an unknown state: end the process
+            _die(traceback.format_exc())
+
+    def _build(self, cores: tuple[int, ...]) -> tuple[LLMEngine, str]:
+        on_cpu = self._settings.num_gpus == 0
+        os.environ.update(engine_environment(self._settings))
+        if on_cpu and cores:
+            os.sched_setaffinity(0, cores)  # this thread alone, and the OpenMP threads that it will start
+        import vllm
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        options = engine_options(self._model, self._settings)
+        known = {field.name for field in dataclasses.fields(EngineArgs)}
+        for name in sorted(options.keys() - known):
+            near = difflib.get_close_matches(name, known, n=1)
+            raise TypeError(f"vLLM has no engine option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        return LLMEngine.from_engine_args(EngineArgs(**options)), vllm.__version__
+
+    def _work(self, engine: LLMEngine, loop: asyncio.AbstractEventLoop) -> None:
+        """Feed and step the engine until told to close."""
+        while True:
+            for command in self._waiting_commands():
+                if command.close:
+                    return
+                if command.withdrawn:
+                    engine.abort_request([str(call_id) for call_id in command.withdrawn])
+                for call in command.calls:
+                    self._add(engine, call)
+            self._unfinished = engine.get_num_unfinished_requests()
+            self._pass_began = time.monotonic()
+            if self._unfinished:
+                self._steps += 1
+                self._answers.extend(_answer(output) for output in engine.step())
+            if self._answers and not self._news.is_set():
+                loop.call_soon_threadsafe(self._news.set)
+
+    def _waiting_commands(self) -> Iterator[_Command]:
+        """All commands that wait; where the engine has nothing to do, wait for the first."""
+        if not self._unfinished:
+            yield self._commands.get()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._commands.get_nowait()
+
+    def _add(self, engine: LLMEngine, call: Call) -> None:
+        from vllm.exceptions import GracefulHTTPError, VLLMClientError
+        from vllm.inputs import TokensPrompt
+
+        try:
+            token_ids = engine.get_tokenizer().encode(call.request.prompt)
+            prompt = TokensPrompt(prompt_token_ids=token_ids)
+            engine.add_request(str(call.id), prompt, sampling_params(call.request))
+        except VLLMClientError as error:
+            self._answers.append(Answer(call.id, Refused(" ".join(str(error).split()))))
+        except GracefulHTTPError as error:  # a queue limit of the user's own options: later there is room
+            self._answers.append(Answer(call.id, Failed(str(error))))
+
+
+def engine_environment(settings: EngineSettings) -> dict[str, str]:
+    """Environment of an engine's process, to be set before vLLM is imported. What the user has set stays as it is."""
+    wanted = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    if settings.num_gpus == 0:
+        wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    environment = {name: value for name, value in wanted.items() if name not in os.environ}
+    if settings.num_gpus == 0:
+        # Ray leaves all GPUs visible to an actor without any, and sets OMP_NUM_THREADS by its own rule.
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(settings.num_cpus)}
+    return environment
+
+
+def engine_options(model: str, settings: EngineSettings) -> dict[str, Any]:
+    """vLLM's engine options: ours, then the user's, which win."""
+    options: dict[str, Any] = {
+        "model": model,
+        "max_num_seqs": settings.max_num_seqs,
+        "disable_log_stats": True,
+        "structured_outputs_config": {"backend": "xgrammar"},
+    }
+    if settings.revision is not None:
+        options |= {"revision": settings.revision, "tokenizer_revision": settings.revision}
+    if settings.num_gpus == 0:
+        options |= {"enforce_eager": True, "kv_cache_memory_bytes": int(settings.cpu_kv_cache_gib * 2**30)}
+    elif settings.num_gpus > 1:
+        # Processes of this actor on its own GPUs; by itself vLLM would start Ray actors and look for more GPUs.
+        options |= {"tensor_parallel_size": settings.num_gpus, "distributed_executor_backend": "mp"}
+    return options | settings.vllm
+
+
+def sampling_params(request: Request) -> SamplingParams:
+    """vLLM's parameters with every knob explicit, whatever the model's files say.
+
+    No seed: it kills the CPU engine where a prompt is prefilled in parts, and slows the GPU sampler.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    sampling = request.sampling
+    return SamplingParams(
+        n=1,
+        max_tokens=sampling.max_tokens,
+        min_tokens=0,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        stop=list(sampling.stop),
+        include_stop_str_in_output=False,
+        ignore_eos=False,
+        skip_special_tokens=True,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        structured_outputs=StructuredOutputsParams(choice=list(request.choices)) if request.choices else None,
+    )
+
+
+def _answer(output: Any) -> Answer:
+    generated = output.outputs[0]
+    if generated.finish_reason not in ("stop", "length"):
+        return Answer(int(output.request_id), Failed(f"vLLM ended the request with {generated.finish_reason!r}"))
+    completion = Completion(
+        text=generated.text,
+        finish_reason=generated.finish_reason,
+        prompt_tokens=len(output.prompt_token_ids),
+        completion_tokens=len(generated.token_ids),
+    )
+    return Answer(int(output.request_id), completion)
+
+
+def _is_configuration(error: BaseException) -> bool:
+    """Is this a wrong option or model, rather than a machine or a network in trouble?"""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionError | TimeoutError | MemoryError):
+            return False
+        cause = cause.__cause__ or cause.__context__
+    return isinstance(error, ValueError | TypeError | OSError | ImportError | LookupError | NotImplementedError)
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text.split(" [type=")[0].split(" For further information")[0]  # pydantic's tail
+    return text if len(text) <= 400 else text[:397] + "..."
+
+
+def _die(why: str) -> None:
+    """End this process at once: the pool sees a death, sends the requests elsewhere and replaces the engine."""
+    print(f"engine process {os.getpid()} ends: {why}", file=sys.stderr, flush=True)
+    os._exit(1)

@@ -1,0 +1,200 @@
+"""Train the demo model: tokenizer, model and card, from the corpus alone.
+
+`python -m embedded.train --steps 3600 --out embedded/model`. One pass: no document is seen twice, so the loss that is
+printed is that on new documents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from embedded.corpus import DEMO_PROMPTS, SEEDS_FILE, Corpus, Document, shipped_seeds
+from pipeline.prompting import shipped_text
+
+END = "<|end|>"
+VOCABULARY = 3072
+TOKENIZER_DOCUMENTS = 10_000
+ROW_TOKENS = 1024
+ROWS = 4
+PEAK_RATE = 3e-3
+WARMUP_STEPS = 60
+CARD = Path(__file__).parent / "card.json"
+
+
+def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which a digit, with the space before it, is always one token: the judge's " 4" is one step."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(" ?[0-9]"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[AddedToken(END, special=True)],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    documents = islice(Corpus(seed, shipped_seeds()), TOKENIZER_DOCUMENTS)
+    tokenizer.train_from_iterator((one.prompt + one.completion for one in documents), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, clean_up_tokenization_spaces=False)
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """An untrained Llama whose heads are of a size that vLLM's CPU attention takes."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=64,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
+        attn_implementation="sdpa",
+    )
+    return LlamaForCausalLM(config)
+
+
+def _tokens(tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[list[int], list[float]]:
+    # Prompt and completion are tokenised apart, because that is how they meet when the model is served.
+    prompt = tokenizer.encode(document.prompt, add_special_tokens=False)
+    completion = [*tokenizer.encode(document.completion, add_special_tokens=False), tokenizer.eos_token_id]
+    return prompt + completion, [float(document.learn_prompt)] * len(prompt) + [1.0] * len(completion)
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, corpus: Corpus) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of tokens with a weight each; documents follow one another, and a row may begin inside one."""
+    size = ROWS * ROW_TOKENS
+    tokens: list[int] = []
+    weights: list[float] = []
+    for document in corpus:
+        more_tokens, more_weights = _tokens(tokenizer, document)
+        tokens += more_tokens
+        weights += more_weights
+        while len(tokens) >= size:
+            yield torch.tensor(tokens[:size]).view(ROWS, -1), torch.tensor(weights[:size]).view(ROWS, -1)
+            tokens, weights = tokens[size:], weights[size:]
+
+
+def rate(step: int, done: float) -> float:
+    """Linear warm-up, then linear down to a fiftieth; `done` is the share of the training that is behind."""
+    return min((step + 1) / WARMUP_STEPS, 1 - 0.98 * done)
+
+
+def train(
+    model: LlamaForCausalLM, rows: Iterator[tuple[Tensor, Tensor]], steps: int, minutes: float, compiled: bool
+) -> list[float]:
+    """Train in place and return the loss of each step; `minutes` may end it before `steps` do."""
+    matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name]
+    others = [weight for name, weight in model.named_parameters() if weight.ndim != 2 or "embed" in name]
+    # Muon learns the matrices from fewer tokens than AdamW does; it is not meant for embeddings and norms.
+    optimizers = (
+        torch.optim.Muon(matrices, lr=PEAK_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.95), weight_decay=0.0),
+    )
+    losses: list[float] = []
+    started = time.monotonic()
+    model.train()
+    forward = torch.compile(model) if compiled else model
+    for step, (tokens, weights) in zip(range(steps), rows, strict=False):
+        done = max(step / steps, (time.monotonic() - started) / (60 * minutes))
+        if done >= 1:
+            break
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = PEAK_RATE * rate(step, done)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = forward(input_ids=tokens).logits
+        each = nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none"
+        )
+        wanted = weights[:, 1:].flatten()
+        loss = (each * wanted).sum() / wanted.sum()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0:
+            spent = time.monotonic() - started
+            left = spent / (step + 1) * (steps - step - 1)
+            speed = (step + 1) * tokens.numel() / spent
+            mean = sum(losses[-50:]) / 50
+            print(
+                f"step {step + 1}/{steps}  loss {mean:.3f}  {speed:,.0f} tokens/s  {left / 60:.1f} min left", flush=True
+            )
+    return losses
+
+
+def sha256(data: bytes) -> str:
+    """The digest in hex, as the card holds it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_card(out: Path, facts: dict[str, object]) -> None:
+    """What was trained, on what, with which result; the test of the card compares the hashes with the files."""
+    hashes = {
+        f"model/{name}": sha256((out / name).read_bytes())
+        for name in ("model.safetensors", "tokenizer.json", "config.json")
+    }
+    for name in (*(f"demo/{name}.txt" for name in DEMO_PROMPTS), SEEDS_FILE):
+        hashes[f"prompts/{name}"] = sha256(shipped_text(name).encode())
+    CARD.write_text(json.dumps({**facts, "sha256": hashes}, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Read the command line, train, save and write the card."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--minutes", type=float, default=40.0, help="end by then, at whatever step")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: faster, but needs a C++ compiler")
+    parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    torch.manual_seed(arguments.seed)
+    tokenizer = make_tokenizer(arguments.seed)
+    model = make_model(tokenizer)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    print(f"{parameters:,} parameters, {len(tokenizer)} tokens in the vocabulary", flush=True)
+    corpus = Corpus(arguments.seed + 1, shipped_seeds())
+    losses = train(model, batches(tokenizer, corpus), arguments.steps, arguments.minutes, arguments.compile)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, do_sample=True)
+    model.to(torch.bfloat16).save_pretrained(arguments.out)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    tokenizer.save_pretrained(arguments.out)
+    facts: dict[str, object] = {
+        "parameters": parameters,
+        "steps": len(losses),
+        "tokens": len(losses) * ROWS * ROW_TOKENS,
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "cores": len(os.sched_getaffinity(0)),
+        "seed": arguments.seed,
+        "compiled": arguments.compile,
+        # The mean over the last hundred steps; no document was seen before, so it is the loss on new ones.
+        "loss": round(sum(losses[-100:]) / len(losses[-100:]), 4),
+    }
+    write_card(arguments.out, facts)
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()

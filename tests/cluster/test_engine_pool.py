@@ -1,0 +1,454 @@
+"""The engine pool over scripted engines in this process: where requests go, and what a death does to them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from actors.engine_pool import EnginePool
+from actors.messages import Answer, Call, EngineLost, Failed, Ready, Refused, StartFailure
+from pipeline.errors import ContentFault, InputError, RunStopped
+from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Stage
+
+pytestmark = pytest.mark.asyncio
+
+SAMPLING = Sampling(8, 0.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, ())
+QUICK = {"backoff_s": 0.001, "start_timeout_s": 20.0}
+
+
+def completion(prompt: str) -> Completion:
+    """The answer of every scripted engine: a function of the prompt alone."""
+    return Completion(prompt.upper(), "stop", len(prompt.split()), 1)
+
+
+@dataclass(eq=False)
+class FakeEngine:
+    """An engine in this process that holds its calls until the test answers them, by prompt.
+
+    A prompt in `poison` ends the engine that gets it, "refuse ..." is refused, and "fail ..." fails as long as
+    `failing` counts. With `automatic` everything else is answered at the next exchange.
+    """
+
+    poison: frozenset[str] = frozenset()
+    automatic: bool = False
+    started: Ready | StartFailure | None = None
+    held: dict[int, Call] = field(default_factory=dict)
+    seen: list[str] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
+    failing: int = 0
+    lost: EngineLost | None = None
+    closed: bool = False
+    loaded: asyncio.Event = field(default_factory=asyncio.Event)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    answers: list[Answer] = field(default_factory=list)
+    most_held: int = 0
+    lost_blameless: bool = False
+
+    def held_prompts(self) -> list[str]:
+        return [call.request.prompt for call in self.held.values()]
+
+    async def place(self) -> None:
+        return None
+
+    async def start(self) -> Ready | StartFailure:
+        await self.loaded.wait()
+        return self.started or Ready("0", "fake", 100, os.getpid(), "here", (), 0.0)
+
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> tuple[Answer, ...]:
+        for call_id in withdrawn:
+            if (call := self.held.pop(call_id, None)) is not None:
+                self.withdrawn.append(call.request.prompt)
+        for call in calls:
+            self.held[call.id] = call
+            self.seen.append(call.request.prompt)
+            if call.request.prompt in self.poison:
+                self.lost = EngineLost("poisoned", self.lost_blameless)
+            elif self.automatic:
+                self.answer(call.request.prompt)
+        self.most_held = max(self.most_held, len(self.held))
+        if self.lost is None and not self.answers:
+            self.news.clear()
+            try:
+                await asyncio.wait_for(self.news.wait(), 0.02)
+            except TimeoutError:
+                return ()
+        if self.lost is not None:
+            raise self.lost
+        answers, self.answers = tuple(self.answers), []
+        return answers
+
+    def answer(self, prompt: str) -> None:
+        """Finish a held call."""
+        call_id = next(call.id for call in self.held.values() if call.request.prompt == prompt)
+        del self.held[call_id]
+        outcome: Completion | Refused | Failed = completion(prompt)
+        if prompt.startswith("refuse"):
+            outcome = Refused(f"no {prompt}")
+        elif prompt.startswith("fail") and self.failing > 0:
+            self.failing -= 1
+            outcome = Failed("busy")
+        self.answers.append(Answer(call_id, outcome))
+        self.news.set()
+
+    def die(self, blameless: bool = False) -> None:
+        """The process is gone."""
+        self.lost = EngineLost("killed", blameless)
+        self.news.set()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def request(prompt: str, unit: int = 0) -> Request:
+    """A request of a unit."""
+    return Request(RequestKey(unit, Stage.BOOTSTRAP), prompt, SAMPLING)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition, at most five seconds."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def pool_of(
+    *engines: FakeEngine,
+    after: Callable[[], FakeEngine] | None = None,
+    places: int = 0,
+    slots: int = 2,
+    **limits: float,
+) -> AsyncIterator[EnginePool]:
+    """A pool whose first processes are `engines`, all loaded; `after` makes those that replace them."""
+    spawned = itertools.chain(engines, iter(after or loaded, None))
+    for engine in engines:
+        engine.loaded.set()
+    pool = EnginePool(
+        lambda _: next(spawned),
+        engines=places or len(engines),
+        slots=slots,
+        **{**QUICK, **limits},
+    )
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+def loaded(**options: object) -> FakeEngine:
+    """An engine that answers by itself, and is ready at once."""
+    engine = FakeEngine(automatic=True, **options)
+    engine.loaded.set()
+    return engine
+
+
+def ask(pool: EnginePool, prompt: str, unit: int = 0) -> asyncio.Task[Completion]:
+    """Ask in the background."""
+    return asyncio.create_task(pool.generate(request(prompt, unit)))
+
+
+async def all_ready(pool: EnginePool) -> None:
+    """Start the pool and wait for every engine."""
+    await pool.start()
+    await until(lambda: pool.stats().ready == len(pool.stats().engines))
+
+
+async def fault_of(call: Awaitable[Completion]) -> ContentFault:
+    """The content fault that a call ends with."""
+    with pytest.raises(ContentFault) as caught:
+        await call
+    return caught.value
+
+
+async def test_requests_go_to_the_least_busy_engine() -> None:
+    """Two engines with room for all share four requests evenly; the next goes where one has finished."""
+    one, two = FakeEngine(), FakeEngine()
+    async with pool_of(one, two, slots=8) as pool:
+        await all_ready(pool)
+        calls = {p: ask(pool, p) for p in "abcd"}
+        await until(lambda: len(one.held) == 2 and len(two.held) == 2)
+        two.answer(two.seen[0])
+        assert await calls[two.seen[0]] == completion(two.seen[0])
+        ask(pool, "e")
+        await until(lambda: "e" in two.seen)
+        assert "e" not in one.seen
+
+
+async def test_no_engine_holds_more_than_its_slots() -> None:
+    """Twenty requests pass through one engine of three slots, and it never holds four."""
+    engine = FakeEngine()
+    async with pool_of(engine, slots=3) as pool:
+        calls = [ask(pool, f"p{n}", unit=n) for n in range(20)]
+        while not all(call.done() for call in calls):
+            if len(engine.held) == 3 or len(engine.seen) == 20:
+                for call in list(engine.held.values()):
+                    engine.answer(call.request.prompt)
+            await asyncio.sleep(0)
+        assert engine.most_held == 3
+        assert pool.capacity == 3
+
+
+async def test_the_lowest_unit_waiting_goes_first() -> None:
+    """Requests that wait are sent by unit, whatever order they were asked in."""
+    engine = FakeEngine(automatic=True)
+    async with pool_of(engine, slots=1) as pool:
+        calls = [ask(pool, f"unit {unit}", unit=unit) for unit in (5, 3, 9, 1, 7)]
+        await asyncio.gather(*calls)
+    assert engine.seen == ["unit 1", "unit 3", "unit 5", "unit 7", "unit 9"]
+
+
+async def test_a_run_begins_with_the_first_engine_and_others_join_later() -> None:
+    """One engine that is ready serves alone, until the other has loaded and takes its share."""
+    early, late = FakeEngine(automatic=True), FakeEngine()
+    async with pool_of(early, late) as pool:
+        late.loaded.clear()
+        await pool.start()
+        assert await ask(pool, "a") == completion("a")
+        early.automatic = False
+        late.loaded.set()
+        for prompt in "bcde":
+            ask(pool, prompt)
+        await until(lambda: len(early.held) == 2 and len(late.held) == 2)
+
+
+async def test_what_a_dead_engine_held_goes_elsewhere_before_anything_new() -> None:
+    """Two requests in flight at a death are answered by the replacement, before one of a lower unit that never left."""
+    first, second = FakeEngine(), FakeEngine(automatic=True)
+    second.loaded.set()
+    async with pool_of(first, after=iter([second]).__next__) as pool:
+        calls = [ask(pool, p, unit=5) for p in ("a", "b")]
+        await until(lambda: len(first.held) == 2)
+        calls.append(ask(pool, "c", unit=1))
+        await until(lambda: pool.stats().waiting == 1)
+        first.die()
+        assert await asyncio.gather(*calls) == [completion(p) for p in "abc"]
+        assert second.seen == ["a", "b", "c"]
+        assert first.closed
+        assert pool.stats().deaths == 1
+
+
+async def test_only_the_request_that_kills_engines_alone_fails() -> None:
+    """A poison request ends three engines, is tried alone and fails; its innocent neighbours are all answered."""
+    spawned: list[FakeEngine] = []
+
+    def poisoned() -> FakeEngine:
+        spawned.append(loaded(poison=frozenset({"poison"})))
+        spawned[-1].automatic = len(spawned) > 2  # the first two hold what they get until the poison ends them
+        return spawned[-1]
+
+    async with pool_of(after=poisoned, places=1, slots=8) as pool:
+        innocent = [ask(pool, f"good {n}", unit=n) for n in range(5)]
+        fault = await fault_of(pool.generate(request("poison", unit=2)))
+        assert fault.reason is Reason.ENGINE_KILLED
+        assert await asyncio.gather(*innocent) == [completion(f"good {n}") for n in range(5)]
+    assert len(spawned) == 4
+    assert [engine.seen[-1] for engine in spawned[:3]].count("poison") >= 1
+    alone = next(engine for engine in spawned[2:] if "poison" in engine.seen)
+    assert alone.most_held == 1
+
+
+async def test_a_suspect_waits_for_an_engine_of_its_own() -> None:
+    """A request in flight at two deaths waits until an engine has run empty, and nothing joins it there."""
+    one, two, three = FakeEngine(), FakeEngine(), FakeEngine()
+    async with pool_of(one, two, three, after=FakeEngine, slots=8) as pool:
+        await all_ready(pool)
+        calls = [ask(pool, "suspect")]
+        await until(lambda: sum(len(engine.held) for engine in (one, two, three)) == 1)
+        first = next(engine for engine in (one, two, three) if engine.held)
+        calls += [ask(pool, p) for p in "ab"]
+        await until(lambda: all(engine.held for engine in (one, two, three)))
+        first.die()
+        rest = [engine for engine in (one, two, three) if engine is not first]
+        await until(lambda: any("suspect" in engine.seen for engine in rest))
+        second = next(engine for engine in rest if "suspect" in engine.seen)
+        second.die()
+        last = next(engine for engine in rest if engine is not second)
+        await until(lambda: pool.stats().waiting == 2)
+        calls.append(ask(pool, "later"))
+        await until(lambda: pool.stats().waiting == 3)
+        assert "suspect" not in last.seen
+        last.answer(last.held_prompts()[0])
+        await until(lambda: last.held_prompts() == ["suspect"] and pool.stats().waiting == 2)
+        last.answer("suspect")
+        await until(lambda: len(last.held) == 2)
+        for prompt in last.held_prompts():
+            last.answer(prompt)
+        assert [answer.text for answer in await asyncio.gather(*calls)] == ["SUSPECT", "A", "B", "LATER"]
+
+
+async def test_those_beside_a_convicted_request_are_suspects_no_more() -> None:
+    """Once the poison is found, what had shared its two deaths goes on together and not one by one."""
+    spawned: list[FakeEngine] = []
+
+    def holding() -> FakeEngine:
+        spawned.append(FakeEngine(poison=frozenset({"poison"})))
+        spawned[-1].loaded.set()
+        return spawned[-1]
+
+    async with pool_of(after=holding, places=1, slots=8) as pool:
+        others = [ask(pool, p, unit=1) for p in "abc"]
+        assert (await fault_of(pool.generate(request("poison", unit=0)))).reason is Reason.ENGINE_KILLED
+        await until(lambda: len(spawned) == 4 and len(spawned[3].held) == 3)
+        for prompt in "abc":
+            spawned[3].answer(prompt)
+        assert await asyncio.gather(*others) == [completion(p) for p in "abc"]
+
+
+async def test_a_machine_that_goes_away_makes_nobody_a_suspect() -> None:
+    """After two deaths that no request can have caused, a third one on its engine does not convict a request."""
+    spawned: list[FakeEngine] = []
+
+    def fleeting() -> FakeEngine:
+        number = len(spawned)
+        spawned.append(loaded(poison=frozenset({"a"} if number < 3 else ()), lost_blameless=number < 2))
+        return spawned[-1]
+
+    async with pool_of(after=fleeting, places=1) as pool:
+        assert await ask(pool, "a") == completion("a")
+    assert len(spawned) == 4
+
+
+async def test_a_refused_request_fails_with_the_engines_own_words() -> None:
+    """A refusal ends that request as a content fault, and the engine goes on with others."""
+    async with pool_of(FakeEngine(automatic=True)) as pool:
+        refused, served = ask(pool, "refuse me"), ask(pool, "a")
+        fault = await fault_of(refused)
+        assert (fault.reason, fault.detail) == (Reason.REQUEST_REFUSED, "no refuse me")
+        assert await served == completion("a")
+
+
+async def test_cancelling_withdraws_the_request_and_frees_its_slot() -> None:
+    """A cancelled call is withdrawn from its engine, and a waiting one takes the slot."""
+    engine = FakeEngine()
+    async with pool_of(engine, slots=1) as pool:
+        first = ask(pool, "a")
+        await until(lambda: engine.held)
+        second = ask(pool, "b")
+        first.cancel()
+        await until(lambda: engine.withdrawn == ["a"] and "b" in engine.seen)
+        engine.answer("b")
+        assert await second == completion("b")
+
+
+async def test_a_waiting_request_that_is_cancelled_never_reaches_an_engine() -> None:
+    """What is withdrawn before it was sent is not sent."""
+    engine = FakeEngine()
+    async with pool_of(engine, slots=1) as pool:
+        first = ask(pool, "a")
+        await until(lambda: engine.held)
+        second, third = ask(pool, "b"), ask(pool, "c", unit=1)
+        await until(lambda: pool.stats().waiting == 2)
+        second.cancel()
+        engine.answer("a")
+        await until(lambda: "c" in engine.seen)
+        assert "b" not in engine.seen
+        assert await first == completion("a")
+        third.cancel()
+
+
+async def test_a_slow_request_of_the_first_unit_goes_to_a_second_engine() -> None:
+    """The request that holds up all later ones is sent again; the other answer counts and the slow one is withdrawn."""
+    one, two = FakeEngine(), FakeEngine()
+    async with pool_of(one, two, slow_floor_s=0.02) as pool:
+        await all_ready(pool)
+        head, later = ask(pool, "head", unit=1), ask(pool, "later", unit=2)
+        await until(lambda: "head" in one.held_prompts() and "head" in two.held_prompts())
+        assert pool.stats().resent == 1
+        assert "later" not in (one if one.seen[0] == "head" else two).seen
+        slow, quick = (one, two) if one.seen[0] == "head" else (two, one)
+        quick.answer("head")
+        assert await head == completion("head")
+        await until(lambda: slow.withdrawn == ["head"])
+        quick.answer("later")
+        assert await later == completion("later")
+
+
+async def test_a_request_that_an_engine_fails_is_asked_again() -> None:
+    """Two failures of the engine itself are retried, and the third try is answered."""
+    async with pool_of(FakeEngine(automatic=True, failing=2)) as pool:
+        assert await ask(pool, "fail twice") == completion("fail twice")
+        assert pool.stats().retries == 2
+
+
+async def test_a_request_that_engines_always_fail_stops_the_run() -> None:
+    """A failure that does not pass is never made a row: the run stops."""
+    async with pool_of(FakeEngine(automatic=True, failing=99), max_failures=3) as pool:
+        with pytest.raises(RunStopped, match="busy"):
+            await pool.generate(request("fail always"))
+
+
+async def test_a_wrong_option_ends_the_start_with_its_cause() -> None:
+    """An engine that says that the configuration is at fault gives one sentence with the cause, for every caller."""
+    wrong = FakeEngine(started=StartFailure("vLLM has no engine option 'max_lenght'", configuration=True))
+    async with pool_of(wrong) as pool:
+        call = ask(pool, "a")
+        with pytest.raises(InputError, match="no engine option 'max_lenght'"):
+            await pool.start()
+        with pytest.raises(InputError):
+            await call
+
+
+async def test_a_machine_in_trouble_at_the_start_is_tried_again() -> None:
+    """A start that fails for another reason than the configuration is a death, and a fresh engine serves."""
+    full = FakeEngine(started=StartFailure("out of memory", configuration=False))
+    async with pool_of(full) as pool:
+        assert await ask(pool, "a") == completion("a")
+        assert pool.stats().deaths == 1
+
+
+async def test_engines_that_never_load_stop_the_run() -> None:
+    """With no engine ready in time every waiting request gets RunStopped, which names the time."""
+    async with pool_of(after=FakeEngine, places=2, start_timeout_s=0.05) as pool:
+        calls = [ask(pool, p) for p in "ab"]
+        for call in calls:
+            with pytest.raises(RunStopped, match=r"No engine was ready for 0\.05 s"):
+                await call
+        with pytest.raises(RunStopped):
+            await pool.generate(request("c"))
+
+
+async def test_engines_that_keep_dying_stop_the_run() -> None:
+    """Deaths in a row without any answer end with RunStopped and the last cause, not with a failure row."""
+
+    def doomed() -> FakeEngine:
+        return loaded(poison=frozenset({"a", "b", "c"}))
+
+    async with pool_of(after=doomed, places=1, max_engine_deaths=2) as pool:
+        calls = [ask(pool, p) for p in "abc"]
+        for call in calls:
+            with pytest.raises(RunStopped, match="poisoned"):
+                await call
+
+
+async def test_a_silent_engine_is_replaced() -> None:
+    """An exchange that does not return is a death, and its requests are answered elsewhere."""
+    stuck = FakeEngine()
+
+    async def never(calls: object, withdrawn: object) -> tuple[()]:
+        await asyncio.Event().wait()
+        return ()
+
+    stuck.exchange = never
+    async with pool_of(stuck, exchange_timeout_s=0.05) as pool:
+        assert await ask(pool, "a") == completion("a")
+
+
+async def test_close_ends_everything_and_may_be_repeated() -> None:
+    """Closing fails what is open, closes each engine, and does no harm twice or before a start."""
+    engine = FakeEngine()
+    async with pool_of(engine) as pool:
+        call = ask(pool, "a")
+        await until(lambda: engine.held)
+        await pool.close()
+        with pytest.raises(RunStopped):
+            await call
+        assert engine.closed
+        await pool.close()
+    async with pool_of(FakeEngine()) as unused:
+        await unused.close()
