@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sysconfig
 from collections.abc import Awaitable
@@ -79,7 +80,8 @@ def connect(num_cpus: int | None = None) -> None:
             ray.init(address=address, logging_level="WARNING", log_to_driver=False)
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's default for a local cluster, without its warning
+        # Ray turns token authentication on for a local cluster, as it should, and warns of it each time.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         ray.init(
             "local",
             num_cpus=num_cpus,
@@ -90,7 +92,8 @@ def connect(num_cpus: int | None = None) -> None:
         )
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
-        raise InputError(f"Cannot reach {where}: {' '.join(str(error).split())}") from error
+        cause = " ".join(str(error).split("Traceback")[0].split())
+        raise InputError(f"cannot reach {where}: {cause[:400]}") from error
 
 
 def _import_path() -> dict[str, str]:
