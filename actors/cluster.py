@@ -66,19 +66,19 @@ class Resources:
         return f"{machines} with {self.cpus:g} CPUs {free}"
 
 
-def connect(num_cpus: int | None = None) -> None:
+def connect(num_cpus: int | None = None) -> bool:
     """Join the cluster that RAY_ADDRESS names, or start a local one that ends with this process.
 
     `num_cpus` is for a local one only (all cores unless given). Ray's token authentication is left as it is set. Raises
-    InputError where the cluster cannot be reached. Does nothing where this process is connected.
+    InputError where the cluster cannot be reached. False, and nothing done, where this process is connected already.
     """
     if ray.is_initialized():
-        return
+        return False
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address:
             ray.init(address=address, logging_level="WARNING", log_to_driver=False)
-            return
+            return True
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray turns token authentication on for a local cluster, as it should, and warns of it each time.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
@@ -94,6 +94,7 @@ def connect(num_cpus: int | None = None) -> None:
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
         cause = " ".join(str(error).split("Traceback")[0].split())
         raise InputError(f"cannot reach {where}: {cause[:400]}") from error
+    return True
 
 
 def _import_path() -> dict[str, str]:

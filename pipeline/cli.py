@@ -12,7 +12,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,8 +78,9 @@ def demo(options: argparse.Namespace) -> int:
     folder = _folder(config)
     code = _run(config, folder)
     draw_rows("a few of its rows", evenly(read_rows(folder, "data"), 3))
-    print(f"\nopen it:  python -c \"import datasets; print(datasets.load_dataset('{folder}', split='train'))\"")
-    print(f"look on:  instructmill inspect {folder}      instructmill inspect {folder} --rejected")
+    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
+    print(f"\nopen it:  {python} -c \"import datasets; print(datasets.load_dataset('{folder}', split='train'))\"")
+    print(f"look on:  {python} -m pipeline inspect {folder} -n 5      ... inspect {folder} --reason not_novel")
     return code
 
 
@@ -109,23 +111,23 @@ def _run(config: Config, folder: Path) -> int:
     from pipeline.report import summary
     from pipeline.runs import make_plan, open_run, read_manifest
 
-    manifest = read_manifest(folder)
-    if manifest is None:  # a new run: find what is wrong before anything is written
-        plan = make_plan(config)
-        check_folder(plan, folder)
-        list(check_context(plan))
-        _require_room(config)
-    opened = open_run(config, folder)
-    try:
+    fresh = read_manifest(folder) is None
+    with ExitStack() as stack:
+        if fresh:  # find what is wrong before anything is written
+            plan = make_plan(config)
+            check_folder(plan, folder)
+            list(check_context(plan))
+            stack.enter_context(_cluster(config))
+        opened = open_run(config, folder)
+        stack.callback(opened.close)
         if opened.ending is None:
+            if not fresh:
+                stack.enter_context(_cluster(config))
             asyncio.run(_drive(opened))
         elif opened.commits[-1].ending is None:  # a rule of this configuration ends a run that had stopped before
             opened.commit([], opened.state.counters, [], opened.ending, 0)
         else:
             print("the run is complete; a larger target (--set target=N) would go on with it")
-    finally:
-        opened.close()
-        _disconnect()
     sums_close(opened.state.counters)
     print(summary(folder, {"run": opened.plan.run_name}, opened.commits[-1]))
     return 0
@@ -186,7 +188,6 @@ def preview(options: argparse.Namespace) -> int:
     config = load_config(options.config, tuple(options.set))
     plan = make_plan(config)
     list(check_context(plan))
-    _require_room(config)
 
     async def show() -> None:
         engine = await _start_engine(plan)
@@ -196,10 +197,8 @@ def preview(options: argparse.Namespace) -> int:
         finally:
             await engine.close()
 
-    try:
+    with _cluster(config):
         asyncio.run(show())
-    finally:
-        _disconnect()
     return 0
 
 
@@ -217,10 +216,8 @@ def check(options: argparse.Namespace) -> int:
     if options.no_cluster or config.engine.kind == "scripted":
         print("cluster: not looked at")
     else:
-        try:
-            print(f"cluster: {_require_room(config)}")
-        finally:
-            _disconnect()
+        with _cluster(config) as room:
+            print(f"cluster: {room}")
     print("all is well")
     return 0
 
@@ -249,10 +246,15 @@ def inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _require_room(config: Config) -> str:
-    """Connect to the cluster and see that the engines asked for fit; says what the cluster has."""
+@contextmanager
+def _cluster(config: Config) -> Iterator[str]:
+    """The cluster, joined for as long as this lasts, with room for the engines asked for; says what it has.
+
+    Where this process was in it before, it stays in it. The scripted engine needs none.
+    """
     if config.engine.kind == "scripted":
-        return "not needed"
+        yield "not needed"
+        return
     try:
         from actors import cluster
     except ImportError as error:
@@ -260,8 +262,12 @@ def _require_room(config: Config) -> str:
             f"engine.kind = 'vllm' needs Ray, which is not installed here ({error.name}); "
             "install instructmill[vllm], or leave the cluster out with `check --no-cluster`"
         ) from None
-    cluster.connect()
-    return str(cluster.require_room(config.engine))
+    joined = cluster.connect()
+    try:
+        yield str(cluster.require_room(config.engine))
+    finally:
+        if joined:
+            cluster.disconnect()
 
 
 async def _start_engine(plan: Plan) -> Engine:
@@ -289,11 +295,6 @@ async def _start_engine(plan: Plan) -> Engine:
         await pool.close()
         raise
     return pool
-
-
-def _disconnect() -> None:
-    if "actors.cluster" in sys.modules:
-        sys.modules["actors.cluster"].disconnect()
 
 
 def _complain(sentence: str, code: int) -> int:

@@ -13,12 +13,12 @@ from random import Random
 
 import pytest
 
-from embedded import evaluate
 from embedded.corpus import DEMO_PROMPTS, SHARES, Corpus, Document, shipped_seeds
 from embedded.grammar import FRAMES, Frame, make_task
+from pipeline.parsing import judge_instances, parse_input_first, parse_instructions, parse_output_first, with_lead
 from pipeline.prompting import shipped_text
 
-EMBEDDED = Path(evaluate.__file__).parent
+EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
 CARD = json.loads((EMBEDDED / "card.json").read_text(encoding="utf-8"))
 
 
@@ -102,11 +102,10 @@ def test_shares_cover_every_prompt() -> None:
 def test_bootstrap_documents_parse() -> None:
     """Each list goes on with seven new items, none of which is shown in the prompt or repeated."""
     for document in _documents("bootstrap"):
-        first = int(document.prompt.rsplit("\n", 1)[1].rstrip("."))
-        items = evaluate.split_items(document.completion, first)
+        items = parse_instructions(document.completion.rstrip())
         assert document.completion.startswith(" ")
         assert document.completion.endswith("\n\n")
-        assert len(set(items)) == evaluate.NEW_ITEMS
+        assert len(set(items)) == 7
         assert not any(item in document.prompt for item in items)
         assert all(4 <= len(item.split()) <= 150 for item in items)
 
@@ -119,11 +118,12 @@ def test_classification_documents_are_yes_or_no() -> None:
 @pytest.mark.parametrize("stage", ["input_first", "output_first"])
 def test_instance_documents_have_valid_instances(stage: str) -> None:
     """What the model is to write for a task parses into instances that pass the paper's rules, all of them."""
-    parse = evaluate.parse_input_first if stage == "input_first" else evaluate.parse_output_first
+    parse = parse_input_first if stage == "input_first" else parse_output_first
     for document in _documents(stage):
-        found = parse(document.completion)
+        found = parse(with_lead(document.prompt, document.completion))
         assert found
-        assert len(evaluate.valid(found)) == len(found)
+        judged = judge_instances(found, truncated=False, limit=5, rng=Random(0))
+        assert all(one.reason is None for one in judged)
         assert document.completion.endswith("\n\n")
 
 
