@@ -280,7 +280,6 @@ async def _start_engine(plan: Plan) -> Engine:
         return ScriptedEngine(
             capacity=scripted.capacity * config.engine.count, delay_s=scripted.delay_s, call_log=scripted.call_log
         )
-    _require_room(config)
     from actors import cluster
     from pipeline.progress import while_waiting
     from pipeline.sources import is_local
