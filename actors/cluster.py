@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import sysconfig
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -135,10 +135,10 @@ def require_room(settings: EngineSettings) -> Resources:
     return have
 
 
-def engine_pool(settings: EngineSettings) -> EnginePool:
+def engine_pool(settings: EngineSettings, note: Callable[..., None] | None = None) -> EnginePool:
     """The pool of vLLM engines that the settings ask for, on the connected cluster. Nothing starts yet."""
     model = model_path(settings.model or "")
-    return actor_pool(VllmEngine, (model, settings), settings)
+    return actor_pool(VllmEngine, (model, settings), settings, note=note)
 
 
 def actor_pool(engine: type[Any], arguments: tuple[Any, ...], settings: EngineSettings, **limits: Any) -> EnginePool:

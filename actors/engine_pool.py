@@ -10,6 +10,7 @@ elsewhere, or ends the run with RunStopped.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -95,7 +96,8 @@ class EnginePool:
     `max_engine_deaths` processes in a row without an answer, or when engines failed one request more than
     `max_failures` times. An exchange that takes `exchange_timeout_s` means a process that hangs. A request that holds
     up the smallest unit for `slow_floor_s`, and three times the 95th percentile of its stage, goes to a second engine.
-    `backoff_s` is the first wait before another try; it doubles, up to a minute.
+    `backoff_s` is the first wait before another try; it doubles, up to a minute. `note(kind, **values)` is told of
+    every engine that is ready or lost.
     """
 
     def __init__(
@@ -110,8 +112,10 @@ class EnginePool:
         exchange_timeout_s: float = 120.0,
         slow_floor_s: float = 10.0,
         backoff_s: float = 1.0,
+        note: Callable[..., None] | None = None,
     ) -> None:
         self._spawn = spawn
+        self._note = note or (lambda *_, **__: None)
         self._capacity = engines * slots
         self._start_timeout_s = start_timeout_s
         self._max_engine_deaths = max_engine_deaths
@@ -217,6 +221,7 @@ class EnginePool:
             place.handle = handle = self._spawn(place.index)
             try:
                 place.ready = await self._load(place, handle)
+                self._note("engine_ready", engine=place.index, **dataclasses.asdict(place.ready))
                 await self._serve(place, handle, place.ready)
             except EngineLost as lost:
                 self._mourn(place, lost)
@@ -228,6 +233,7 @@ class EnginePool:
     def _mourn(self, place: _Place, lost: EngineLost) -> None:
         self._deaths += 1
         self._last_fault = lost.detail
+        self._note("engine_lost", engine=place.index, detail=lost.detail, blameless=lost.blameless)
         place.barren += 1
         if all(place.barren >= self._max_engine_deaths for place in self._places):
             self._stop(RunStopped(f"Engines keep ending without an answer; the last one: {lost.detail}"))

@@ -11,6 +11,8 @@ from pipeline.errors import InputError
 from pipeline.runs import Plan, read_manifest, refuse_other_configuration
 from pipeline.sources import is_local, model_path
 
+ITEMS_PER_PROMPT = 7  # at most: the list goes on from the ninth item, and stops before the sixteenth
+
 
 def check_plan(plan: Plan, folder: Path | None) -> Iterator[str]:
     """One line for each thing looked at, the run folder where one is named. Raises InputError at the first fault."""
@@ -20,8 +22,9 @@ def check_plan(plan: Plan, folder: Path | None) -> Iterator[str]:
     yield f"seeds: {len(plan.seeds)} from {config.seeds}, {classification} of them classification"
     yield from (f"prompt {template.name}: {template.hash}" for template in plan.recipe.templates)
     yield check_folder(plan, folder) if folder else "run folder: not named; `run` needs `out` or --out DIR"
-    revision = plan.model["revision"] or "unknown (the hub was not reached)"
-    yield f"model: {plan.model['name']}, revision {revision}, licence {plan.model['licence']}"
+    if config.engine.kind != "scripted":
+        revision = plan.model["revision"] or "unknown (the hub was not reached)"
+        yield f"model: {plan.model['name']}, revision {revision}, licence {plan.model['licence']}"
     yield from check_context(plan)
     yield from describe_window(config, plan.window)
 
@@ -53,17 +56,23 @@ def check_context(plan: Plan) -> Iterator[str]:
     engine = plan.config.engine
     if engine.kind == "scripted" or engine.model is None:
         return
-    context = engine.vllm.get("max_model_len") or _context_of(plan)
+    context = engine.vllm.get("max_model_len", _context_of(plan))
+    if not isinstance(context, int) or context < 1:  # vLLM's "auto" and "8k", or no config.json at hand
+        yield "context: not checked (its length is not known before the model loads)"
+        return
     tokenizer_file = _model_file(plan, "tokenizer.json")
     try:
         from tokenizers import Tokenizer
     except ImportError:
         yield "context: not checked (the package `tokenizers` is not installed)"
         return
-    if context is None or tokenizer_file is None:
-        yield f"context: not checked (no {'config.json' if context is None else 'tokenizer.json'} of the model at hand)"
+    if tokenizer_file is None:
+        yield "context: not checked (no tokenizer.json of the model at hand)"
         return
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    try:
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    except Exception as error:  # noqa: BLE001 -- the library raises nothing narrower for a file it cannot read
+        raise InputError(f"{tokenizer_file}: not a tokenizer that can be read ({error})") from None
     for name, prompt, answer in _longest_prompts(plan):
         tokens = len(tokenizer.encode(prompt).ids)
         if tokens + answer > context:
@@ -92,13 +101,14 @@ def _longest_prompts(plan: Plan) -> Iterator[tuple[str, str, int]]:
 
 
 def describe_window(config: Config, window: int) -> Iterator[str]:
-    """How stale prompts are, how many engines the run can feed, and the share of it that sees seeds only."""
-    yield f"window: {window} units; the first {window} see seeds only"
-    held = config.engine.slots
-    if window < 4 * held * config.engine.count:
+    """How stale prompts are, the share of the run that sees seeds only, and how many engines it can feed."""
+    share = min(1.0, window * ITEMS_PER_PROMPT / config.target)
+    yield f"window: {window} units; the first {window} see seeds only, at most {share:.0%} of the run"
+    slots, count = config.engine.slots, config.engine.count
+    if window < 4 * slots * count:
         yield (
-            f"  {config.engine.count} engine(s) hold {held} requests each and would be kept full by a window of "
-            f"{4 * held * config.engine.count}; at {window} they may idle, which keeps the demonstrations fresh"
+            f"  it keeps {window / (4 * slots):.1f} of {count} engine(s) full (each holds {slots} requests): they may "
+            f"idle, which keeps the demonstrations fresh; window = {4 * slots * count} would fill them"
         )
 
 
@@ -106,7 +116,10 @@ def _context_of(plan: Plan) -> int | None:
     file = _model_file(plan, "config.json")
     if file is None:
         return None
-    values = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not valid JSON ({error})") from None
     context = values.get("max_position_embeddings") or values.get("text_config", {}).get("max_position_embeddings")
     return int(context) if context else None
 
@@ -116,7 +129,7 @@ def _model_file(plan: Plan, name: str) -> Path | None:
     engine, revision = plan.config.engine, plan.model["revision"]
     assert engine.model is not None
     if is_local(engine.model):
-        file = Path(model_path(engine.model)).expanduser() / name
+        file = Path(model_path(engine.model)) / name
         return file if file.is_file() else None
     try:
         from huggingface_hub import hf_hub_download

@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 
 DEMO_CONFIG = "shipped:demo.toml"
 
+# What would make a run go on that has ended, by the rule that ended it.
+GOES_ON = {
+    "target": "a larger target (--set target=N)",
+    "exhausted": "a lower bound (--set exhaustion.share=0)",
+    "budget.tokens": "a larger budget (--set budget.tokens=N)",
+    "budget.units": "a larger budget (--set budget.units=N)",
+    "budget.hours": "a larger budget (--set budget.hours=N)",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors are one sentence on stderr."""
@@ -127,7 +136,7 @@ def _run(config: Config, folder: Path) -> int:
         elif opened.commits[-1].ending is None:  # a rule of this configuration ends a run that had stopped before
             opened.commit([], opened.state.counters, [], opened.ending, 0)
         else:
-            print("the run is complete; a larger target (--set target=N) would go on with it")
+            print(f"the run is complete; {GOES_ON[opened.ending.reason]} would go on with it")
     sums_close(opened.state.counters)
     print(summary(folder, {"run": opened.plan.run_name}, opened.commits[-1]))
     return 0
@@ -141,7 +150,7 @@ async def _drive(opened: Run) -> None:
     config = opened.plan.config
     signals = _Signals()
     try:
-        engine = await _start_engine(opened.plan)
+        engine = await _start_engine(opened.plan, opened.event)
     except asyncio.CancelledError:
         raise signals.reason or RunStopped("cancelled while the engines were loading") from None
     driver = Driver(config, opened.state, opened.plan.recipe, engine, opened.commit)
@@ -149,6 +158,9 @@ async def _drive(opened: Run) -> None:
     progress = asyncio.create_task(Progress(driver, config.target).draw())
     try:
         await driver.run()
+    except MillError as error:
+        opened.event("stopped", why=str(error))
+        raise
     finally:
         progress.cancel()
         await asyncio.gather(progress, return_exceptions=True)
@@ -270,8 +282,8 @@ def _cluster(config: Config) -> Iterator[str]:
             cluster.disconnect()
 
 
-async def _start_engine(plan: Plan) -> Engine:
-    """The engine a configuration names, ready to be asked."""
+async def _start_engine(plan: Plan, note: Callable[..., None] | None = None) -> Engine:
+    """The engine a configuration names, ready to be asked. `note` is told of engines that come and go."""
     config = plan.config
     if config.engine.kind == "scripted":
         from pipeline.testing import ScriptedEngine
@@ -286,7 +298,7 @@ async def _start_engine(plan: Plan) -> Engine:
 
     # The very revision that the plan was made with, whatever the hub holds by now.
     revision = None if is_local(config.engine.model or "") else plan.model["revision"]
-    pool = cluster.engine_pool(config.engine.model_copy(update={"revision": revision}))
+    pool = cluster.engine_pool(config.engine.model_copy(update={"revision": revision}), note)
     what = f"loading {config.engine.model} on {config.engine.count} engine(s)"
     try:
         await while_waiting(pool.start(), what)

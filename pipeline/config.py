@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -238,6 +239,13 @@ class EngineSettings(Settings):
     scripted: ScriptedSettings = ScriptedSettings()
     """Options of the scripted engine."""
 
+    @model_validator(mode="after")
+    def _read_options(self) -> EngineSettings:
+        seqs = self.vllm.get("max_num_seqs", 1)
+        if type(seqs) is not int or seqs < 1:
+            raise ValueError(f"vllm.max_num_seqs must be a whole number of at least 1, not {seqs!r}")
+        return self
+
     @property
     def max_num_seqs(self) -> int:
         """Sequences one engine decodes at once (vLLM's `max_num_seqs`; 256 unless set)."""
@@ -376,12 +384,8 @@ def _first_fault(error: ValidationError) -> str:
     message = message[0].lower() + message[1:]
     if fault["type"] == "value_error":
         return f"{path}: {message}" if path else message
-    return f"key {path!r}: {message} (it is {_shown(fault['input'])})"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."
+    shown = textwrap.shorten(json.dumps(fault["input"], default=str), 80, placeholder="...")
+    return f"key {path!r}: {message} (it is {shown})"
 
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:

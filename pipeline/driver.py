@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from pipeline.config import Config
 from pipeline.counters import Counters
 from pipeline.engine import Engine
-from pipeline.errors import ContentFault, RunStopped
+from pipeline.errors import RunStopped
 from pipeline.gate import Gate
 from pipeline.pool import Pool
-from pipeline.records import Candidate, Completion, Reject, Request, Stage, UnitResult, Usage, Verdict
+from pipeline.records import Candidate, Completion, Request, Stage, UnitResult, Usage, Verdict
 from pipeline.stops import Ending, Stops
-from pipeline.unit import Recipe, Unit
+from pipeline.unit import Recipe, Unit, run_whole
 
 
 @dataclass
@@ -43,13 +43,15 @@ the ending when it is the last one, and the tokens spent on units beyond the end
 class _Open:
     """The calls and tokens of one unit under way."""
 
-    def __init__(self, unit: int) -> None:
-        self.unit = unit
-        self.stage = Stage.BOOTSTRAP  # of the last request asked
-        self.admitted = False
+    def __init__(self) -> None:
         self.calls: Counter[Stage] = Counter()
         self.prompt_tokens: Counter[Stage] = Counter()
         self.completion_tokens: Counter[Stage] = Counter()
+
+    def count(self, stage: Stage, completion: Completion) -> None:
+        self.calls[stage] += 1
+        self.prompt_tokens[stage] += completion.prompt_tokens
+        self.completion_tokens[stage] += completion.completion_tokens
 
     def usage(self) -> tuple[Usage, ...]:
         return tuple(
@@ -78,13 +80,14 @@ class Driver:
         self._finished: dict[int, UnitResult] = {}
         self._range: list[UnitResult] = []  # finished in order and not yet committed
         self._range_opened = 0.0
+        self._committing = False
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._moved = asyncio.Event()  # something for the main loop to look at
         self._room = asyncio.Event()  # something for the starter to look at
         self._stop_reason: BaseException | None = None
         self._began = time.monotonic()
         self._seconds_before = state.counters.seconds
-        self.live = Counters()  # of this process, open units included: for the progress line
+        self.generated_tokens = 0  # by this process, open units included: for the progress line
         self.overshoot_tokens = 0
 
     @property
@@ -159,7 +162,7 @@ class Driver:
                 task.cancel()
 
     async def _run_unit(self, number: int) -> None:
-        opened = _Open(number)
+        opened = _Open()
         length = self.state.pool.length_after(number - self.state.window)
         unit = Unit(
             number,
@@ -182,33 +185,16 @@ class Driver:
 
     async def _result(self, unit: Unit, opened: _Open) -> UnitResult:
         async def generate(request: Request) -> Completion:
-            opened.stage = request.key.stage
             completion = await self._engine.generate(request)
-            opened.calls[request.key.stage] += 1
-            opened.prompt_tokens[request.key.stage] += completion.prompt_tokens
-            opened.completion_tokens[request.key.stage] += completion.completion_tokens
-            self._count_live(request.key.stage, completion)
+            opened.count(request.key.stage, completion)
+            self.generated_tokens += completion.completion_tokens
             return completion
 
         async def admit(candidates: Sequence[Candidate]) -> list[Verdict]:
-            opened.admitted = True
             return await self._gate.admit(unit.number, candidates)
 
-        try:
-            result = await self._recipe.run_unit(unit, generate, admit)
-        except ContentFault as fault:
-            if opened.admitted:
-                raise
-            failure = Reject(unit.number, opened.stage, fault.reason, fault.detail)
-            result = UnitResult(unit.number, rejects=(failure,))
-        if not opened.admitted:
-            await self._gate.admit(unit.number, ())
+        result = await run_whole(self._recipe, unit, generate, admit)
         return replace(result, usage=opened.usage())
-
-    def _count_live(self, stage: Stage, completion: Completion) -> None:
-        self.live.calls[stage] += 1
-        self.live.prompt_tokens[stage] += completion.prompt_tokens
-        self.live.completion_tokens[stage] += completion.completion_tokens
 
     def _passed(self, unit: int, candidates: int, admitted: int) -> bool:
         """The gate's word that a unit has passed; False closes it."""
@@ -256,10 +242,14 @@ class Driver:
                 for usage in result.usage
             )
         self.state.counters.seconds = self._seconds()
+        if self._committing:  # one has failed and may have been made all the same: the next start finds out
+            return
+        self._committing = True
         self._commit(self._range, self.state.counters, gate, ending, self.overshoot_tokens)
         for result in self._range:
             del self._gated[result.unit]
         self._range = []
+        self._committing = False
 
 
 def sums_close(counters: Counters) -> None:

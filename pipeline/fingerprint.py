@@ -28,14 +28,14 @@ CAPACITY_OPTIONS = frozenset(
 def model_facts(config: Config, before: dict[str, Any] | None = None) -> dict[str, Any]:
     """What identifies the model: name, revision, digests of a local folder's files, and its licence as stated there.
 
-    `before` is the manifest's entry of a run that goes on: where the hub cannot be reached, its revision stands.
+    `before` is the manifest's entry of a run that goes on: where the same model and revision are asked for, it stands.
     Raises InputError when a model folder does not exist or is not one.
     """
     engine = config.engine
     if engine.kind == "scripted" or engine.model is None:
-        return {"name": "scripted", "revision": None, "files": {}, "licence": "unknown"}
+        return {"name": "scripted", "asked": None, "revision": None, "files": {}, "licence": "unknown"}
     if is_local(engine.model):
-        folder = Path(model_path(engine.model)).expanduser()
+        folder = Path(model_path(engine.model))
         if not folder.is_dir():
             raise InputError(f"engine.model = {engine.model!r}: there is no such folder")
         if not (folder / "config.json").is_file():
@@ -44,19 +44,21 @@ def model_facts(config: Config, before: dict[str, Any] | None = None) -> dict[st
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
         card = folder / "README.md"
         licence = _stated_licence(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else "unknown"
-        name = engine.model if engine.model.startswith("shipped:") else folder.resolve().name
-        return {"name": name, "revision": digest[:12], "files": files, "licence": licence}
+        name = engine.model if engine.model.startswith("shipped:") else folder.name
+        return {"name": name, "asked": None, "revision": digest[:12], "files": files, "licence": licence}
     return _hub_facts(engine.model, engine.revision, before)
 
 
 def _hub_facts(model: str, revision: str | None, before: dict[str, Any] | None) -> dict[str, Any]:
     """The commit that a hub model's revision stands for now, from the hub or else from its cache on this machine."""
-    facts: dict[str, Any] = {"name": model, "revision": revision, "files": {}, "licence": "unknown"}
+    if before is not None and (before["name"], before["asked"]) == (model, revision) and before["revision"]:
+        return before
+    facts: dict[str, Any] = {"name": model, "asked": revision, "revision": revision, "files": {}, "licence": "unknown"}
     try:
         from huggingface_hub import HfApi, snapshot_download
         from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
     except ImportError:
-        return before or facts
+        return facts
     try:
         info = HfApi().model_info(model, revision=revision, timeout=10)
         licence = getattr(info.card_data, "license", None) if info.card_data else None
@@ -65,10 +67,8 @@ def _hub_facts(model: str, revision: str | None, before: dict[str, Any] | None) 
         raise InputError(
             f"engine.model = {model!r}: not a folder here, and the hub has no such model (or it needs a token)"
         ) from None
-    except (HTTPError, OSError):  # the hub cannot be reached: what is cached, or what the run began with, stands
+    except (HTTPError, OSError):  # the hub cannot be reached: what is cached here is what will be loaded
         pass
-    if before is not None:
-        return before
     try:
         folder = snapshot_download(model, revision=revision, local_files_only=True, allow_patterns=["config.json"])
         return {**facts, "revision": Path(folder).name}

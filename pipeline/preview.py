@@ -10,9 +10,9 @@ from pipeline.errors import ContentFault
 from pipeline.gate import Gate
 from pipeline.novelty import NoveltyIndex
 from pipeline.pool import Pool
-from pipeline.records import Candidate, Completion, Reject, Request, UnitResult, Verdict
+from pipeline.records import Candidate, Completion, Request, UnitResult, Verdict
 from pipeline.runs import Plan
-from pipeline.unit import Unit
+from pipeline.unit import Unit, run_whole
 
 
 @dataclass
@@ -50,11 +50,5 @@ async def preview_units(plan: Plan, engine: Engine, count: int) -> AsyncIterator
             config.seed,
             lambda size, machine_made, rng: pool.sample(pool.length_after(pool.units - 1), size, machine_made, rng),
         )
-        try:
-            shown.result = await plan.recipe.run_unit(unit, generate, admit)
-        except ContentFault as fault:
-            failure = Reject(number, shown.exchanges[-1][0].key.stage, fault.reason, fault.detail)
-            shown.result = UnitResult(number, rejects=(failure,))
-        if pool.units == number:
-            await gate.admit(number, ())
+        shown.result = await run_whole(plan.recipe, unit, generate, admit)
         yield shown

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -64,10 +64,8 @@ class Progress:
         rate = (admitted - self._admitted_before) / elapsed
         left = max(self._target - admitted, 0)
         eta = clock(left / rate) if rate and left else "-" if left else "0:00:00"
-        reasons = ", ".join(
-            f"{reason} {count}" for reason, count in Counter(counters.refused_candidates).most_common(3)
-        )
-        tokens = driver.live.completion_tokens.total() / elapsed
+        reasons = ", ".join(f"{reason} {count}" for reason, count in counters.refused_candidates.most_common(3))
+        tokens = driver.generated_tokens / elapsed
         return (
             f"{clock(elapsed)}  units {counters.units} (+{driver.open_units} open)  admitted {admitted}/{self._target}"
             f"  rows {counters.examples}  refused {counters.refused_candidates.total()}"
@@ -76,5 +74,9 @@ class Progress:
 
 
 def _write(line: str) -> None:
-    sys.stderr.write(f"\r\x1b[2K{line}" if sys.stderr.isatty() else f"{line}\n")
+    if sys.stderr.isatty():  # cut to one row, since only one can be drawn over
+        line = f"\r\x1b[2K{line[: shutil.get_terminal_size().columns - 1]}"
+    else:
+        line += "\n"
+    sys.stderr.write(line)
     sys.stderr.flush()

@@ -50,6 +50,7 @@ class Reason(StrEnum):
     DUPLICATE_INSTANCE = "duplicate_instance"
     OVER_INSTANCE_LIMIT = "over_instance_limit"
     # The closing reject of an admitted instruction that ends with no row.
+    CLASSIFICATION_UNPARSED = "classification_unparsed"  # an answer that is neither yes nor no
     NO_INSTANCE_PARSED = "no_instance_parsed"
     NO_INSTANCE_KEPT = "no_instance_kept"
 

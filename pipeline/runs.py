@@ -9,6 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipeline.novelty import NoveltyIndex
 from pipeline.pool import Pool
 from pipeline.recipes.self_instruct import RECIPE_VERSION, SelfInstruct
 from pipeline.records import Seed, UnitResult
-from pipeline.shards import SCHEMAS, Commit, Shards, create_file, read_commits, read_table, remove_strangers, write_file
+from pipeline.shards import Commit, Shards, create_file, read_commits, read_table, remove_strangers, write_file
 from pipeline.sources import parse_seeds, read_seed_text
 from pipeline.stops import Ending, Stops
 
@@ -58,7 +59,7 @@ def make_plan(config: Config, manifest: dict[str, Any] | None = None) -> Plan:
     text = read_seed_text(config.seeds)
     seeds = parse_seeds(text, config.seeds)
     recipe = SelfInstruct(config, seeds)
-    model = model_facts(config, manifest and manifest["model"])
+    model = model_facts(config, manifest["model"] if manifest else None)
     window = manifest["window"] if manifest and config.window == "auto" else config.resolved_window()
     values = fingerprint_values(
         config,
@@ -133,7 +134,8 @@ class Run:
         commit = self._shards.write_commit(len(self.commits), units, tables, counters.to_json(), gate, final)
         self.commits.append(commit)
         self.event("commit", number=commit.number, first=commit.first, end=commit.end)
-        self.flush_events()
+        with suppress(OSError):  # the commit is made; its event waits for the next flush
+            self.flush_events()
 
     def event(self, kind: str, **values: Any) -> None:
         """Note what happened, with the time, for `.run/log/`."""
@@ -163,24 +165,18 @@ def open_run(config: Config, folder: Path) -> Run:
     """
     manifest = read_manifest(folder)
     plan = make_plan(config, manifest)
-    if manifest is None and folder.is_dir() and any(entry.name != ".run" for entry in folder.iterdir()):
-        raise InputError(f"{folder}: the folder is not empty and holds no run; name an empty or new one")
     refuse_other_configuration(folder, manifest, plan)
     try:
-        for name in (".run/commits", ".run/log", *SCHEMAS):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        for name in ("commits", "log"):
+            (folder / ".run" / name).mkdir(parents=True, exist_ok=True)
         lock = (folder / ".run" / "lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{folder}: the run folder cannot be written ({error.strerror}); name another") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _locked(lock):
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
         lock.close()
-        raise RunStopped(
-            f"{folder}: another process is writing to this run ({holder}); wait for it or stop it"
-        ) from None
+        raise RunStopped(f"{folder}: another process is writing to this run ({holder}); wait for it or stop it")
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {platform.node()}")
     lock.flush()
@@ -189,8 +185,20 @@ def open_run(config: Config, folder: Path) -> Run:
     return Run(folder, plan, lock)
 
 
+def _locked(lock: TextIO) -> bool:
+    """Take the lock. Tried for a moment, since a reader that asks whether it is held holds it for that moment."""
+    for _ in range(5):
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def refuse_other_configuration(folder: Path, manifest: dict[str, Any] | None, plan: Plan) -> None:
-    """Raise InputError naming the keys in which a folder's run differs from this plan."""
+    """Raise InputError where a folder holds no run but other things, or a run that differs from this plan: the keys."""
+    if manifest is None and folder.is_dir() and any(entry.name != ".run" for entry in folder.iterdir()):
+        raise InputError(f"{folder}: the folder is not empty and holds no run; name an empty or new one")
     if manifest is not None and manifest["fingerprint"] != plan.fingerprint:
         keys = "; ".join(differing_keys(manifest["values"], plan.values))
         raise InputError(
@@ -216,12 +224,19 @@ def resume_state(plan: Plan, folder: Path, commits: Sequence[Commit]) -> State:
     pool = Pool(plan.seeds, NoveltyIndex() if plan.config.novelty.enabled else None)
     stops = Stops(plan.config, plan.window)
     counters = Counters.from_json(commits[-1].counters)
+    if commits[-1].end != counters.units:
+        raise InputError(
+            f"{folder}: the last commit ends at unit {commits[-1].end} and counts {counters.units}: damaged"
+        )
     for commit in commits:
         tables = [read_table(folder / file.path, "pool") for file in commit.files if file.path.startswith("pool/")]
-        rows = iter([row for table in tables for row in table.select(["instruction_id", "instruction"]).to_pylist()])
+        rows = [row for table in tables for row in table.select(["instruction_id", "instruction"]).to_pylist()]
+        if len(rows) != sum(admitted for _, admitted in commit.gate):
+            raise InputError(f"{folder}: commit {commit.number} counts other rows than its pool/ file holds: damaged")
+        remaining = iter(rows)
         for unit, (candidates, admitted) in enumerate(commit.gate, start=commit.first):
             for _ in range(admitted):
-                row = next(rows)
+                row = next(remaining)
                 pool.admit(row["instruction_id"], row["instruction"])
             pool.close_unit()
             stops.after_gate(unit, candidates, admitted)

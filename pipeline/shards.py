@@ -6,6 +6,7 @@ and never replaced, is the commit: files that no record names do not count and a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -111,8 +112,13 @@ def to_table(kind: str, rows: Sequence[object], constants: Mapping[str, Any]) ->
 
 
 def read_table(path: Path, kind: str) -> pa.Table:
-    """A shard as a table. Raises InputError showing both schemas when it is not of this version's schema."""
-    found = pq.read_schema(path)
+    """A shard as a table. Raises InputError when it cannot be read, or (showing both) is of another schema."""
+    try:
+        found = pq.read_schema(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{path}: a shard that its commit names cannot be read ({error}); the run folder is damaged"
+        ) from None
     if not found.equals(SCHEMAS[kind], check_metadata=True):
         raise InputError(f"{path}: its schema is not this version's.\nfound:\n{found}\nexpected:\n{SCHEMAS[kind]}")
     return pq.read_table(path, partitioning=None)
@@ -203,6 +209,12 @@ def create_file(path: Path, content: bytes) -> bool:
         os.link(temporary, path)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP):
+            raise
+        raise InputError(
+            f"{path.parent}: no hard links here, which commits need; name a folder on a local disk"
+        ) from None
     finally:
         temporary.unlink()
     _sync_folder(path.parent)

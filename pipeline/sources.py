@@ -85,10 +85,10 @@ def _field(row: dict[str, Any], name: str, kind: type[T], where: str) -> T:
 
 
 def model_path(model: str) -> str:
-    """What to load: the folder of a shipped model ("shipped:embedded"), or the name as it is."""
+    """What to load: the whole path of a folder ("shipped:embedded" is the embedded model's), or a hub name as it is."""
     if model == "shipped:embedded":
-        return str(Path(__file__).parent.parent / "embedded" / "model")
-    return model
+        return str(Path(__file__).resolve().parent.parent / "embedded" / "model")
+    return str(Path(model).expanduser().resolve()) if is_local(model) else model
 
 
 def is_local(model: str) -> bool:
@@ -101,7 +101,7 @@ def model_digest(model: str) -> dict[str, str]:
 
     Files are hashed whole: a changed weight is another model.
     """
-    folder = Path(model_path(model)).expanduser()
+    folder = Path(model_path(model))
     files: Iterable[Path] = sorted(
         file for file in folder.rglob("*") if file.is_file() and file.suffix != ".md" and not _hidden(file, folder)
     )

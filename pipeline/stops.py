@@ -37,7 +37,7 @@ class Stops:
 
     def __init__(self, config: Config, window: int) -> None:
         self._config = config
-        self._fewest_units = max(2 * window, config.exhaustion.units)
+        self._window = window
         self._recent: deque[tuple[int, int]] = deque(maxlen=config.exhaustion.units)
         self._admitted = 0
         self.ending: Ending | None = None
@@ -47,10 +47,10 @@ class Stops:
         self._recent.append((candidates, admitted))
         self._admitted += admitted
         if self._admitted >= self._config.target:
-            self._fire(unit, Ended.TARGET, f"{self._config.target} instructions are admitted")
+            self._fire(unit, Ended.TARGET, f"the target of {self._config.target:,} instructions is reached")
             return
         exhaustion = self._config.exhaustion
-        if unit + 1 < self._fewest_units:
+        if unit < 2 * self._window or unit + 1 < exhaustion.units:
             return
         seen, kept = (sum(pair[side] for pair in self._recent) for side in (0, 1))
         if kept < exhaustion.share * max(seen, 1):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
+from pipeline.errors import ContentFault
 from pipeline.pool import Demonstration
-from pipeline.records import Candidate, Completion, Request, UnitResult, Verdict
+from pipeline.records import Candidate, Completion, Reject, Request, Stage, UnitResult, Verdict
+
+T = TypeVar("T")
 
 Generate = Callable[[Request], Awaitable[Completion]]
 Admit = Callable[[Sequence[Candidate]], Awaitable[list[Verdict]]]
@@ -40,3 +44,40 @@ class Recipe(Protocol):
     """
 
     async def run_unit(self, unit: Unit, generate: Generate, admit: Admit) -> UnitResult: ...
+
+
+async def run_whole(recipe: Recipe, unit: Unit, generate: Generate, admit: Admit) -> UnitResult:
+    """Run a unit so that it ends once and passes the gate once, whatever happens to it before the gate."""
+    stage, passed = Stage.BOOTSTRAP, False
+
+    async def asked(request: Request) -> Completion:
+        nonlocal stage
+        stage = request.key.stage
+        return await generate(request)
+
+    async def judged(candidates: Sequence[Candidate]) -> list[Verdict]:
+        nonlocal passed
+        passed = True
+        return await admit(candidates)
+
+    try:
+        result = await recipe.run_unit(unit, asked, judged)
+    except ContentFault as fault:
+        if passed:
+            raise
+        result = UnitResult(unit.number, rejects=(Reject(unit.number, stage, fault.reason, fault.detail),))
+    if not passed:
+        await admit(())
+    return result
+
+
+async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines side by side; where one fails, the others are cancelled and gone when its error comes through."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -44,7 +44,7 @@ def test_a_run_from_start_to_finish(config, capsys, tmp_path):
     again, word, _ = tell(capsys, "run", config, "--out", folder)
 
     assert (code, again) == (0, 0)
-    assert "finished: 20 instructions are admitted" in out
+    assert "finished: the target of 20 instructions is reached" in out
     assert "IS NOT" not in out
     assert "the run is complete" in word
     assert len(read_rows(folder, "pool")) == 20
@@ -140,6 +140,11 @@ BAD_INPUT = {
     "no such model": (
         lambda t: ["engine.kind=vllm", f"engine.model={t / 'no-model'}"],
         "no-model': there is no such folder",
+    ),
+    "wrong vLLM option": (lambda t: ["engine.vllm.max_num_seqs=many"], "vllm.max_num_seqs must be a whole number"),
+    "folder with other things": (
+        lambda t: [(t / "r").mkdir() or (t / "r" / "thesis.txt").touch() or "seed=1"],
+        "the folder is not empty and holds no run",
     ),
     "no model named": (lambda t: ["engine.kind=vllm"], "engine.model is missing"),
     "folder under a file": (lambda t: [f"out={t / 'c.toml' / 'r'}"], "the run folder cannot be written"),

@@ -278,7 +278,7 @@ def test_an_exhausted_novelty_ends_the_run_with_a_word(scripted, tmp_path):
 
     assert ending["reason"] == "exhausted"
     assert "novelty is exhausted" in ending["detail"]
-    assert done.state.counters.units == 16
+    assert done.state.counters.units == 17
     assert done.state.counters.admitted == 1
 
 
@@ -333,3 +333,48 @@ def test_compat_drops_a_whole_truncated_response_and_the_default_its_last_item(s
     assert reasons["self-instruct"] == {"response_truncated": 1}
     assert reasons["None"]["item_truncated"] == 1
     assert [row for row in tables(tmp_path / "None")["pool"] if row["unit"] == 2]
+
+
+def test_a_failed_commit_is_not_made_twice(scripted, tables, tmp_path):
+    """Storage that fails while a commit is made stops the run; the next one goes on without a row lost or doubled."""
+    run(scripted(), tmp_path / "whole")
+    commits = itertools.count(1)
+
+    async def main() -> None:
+        opened = open_run(scripted(), tmp_path / "r")
+
+        def commit(*values) -> None:
+            opened.commit(*values)
+            if next(commits) == 2:
+                raise OSError(28, "No space left on device")
+
+        engine = ScriptedEngine(delay_s=0.002)
+        try:
+            await Driver(opened.plan.config, opened.state, opened.plan.recipe, engine, commit).run()
+        finally:
+            opened.close()
+
+    with pytest.raises(OSError, match="No space left"):
+        asyncio.run(main())
+    assert len(read_commits(tmp_path / "r")) == 3
+    run(scripted(), tmp_path / "r")
+
+    assert tables(tmp_path / "whole") == tables(tmp_path / "r")
+
+
+def test_an_answer_that_is_neither_yes_nor_no_is_counted(scripted, tables, tmp_path):
+    """An unreadable classification closes its instruction with a reason of its own; it is not taken for a no."""
+
+    def unsure(request: Request) -> Completion:
+        if request.key.stage is Stage.CLASSIFICATION and request.key.unit == 1:
+            return Completion(" Perhaps", "length", 1, 1)
+        return scripted_answer(request)
+
+    run(scripted(), tmp_path / "r", ScriptedEngine(unsure))
+    rows = tables(tmp_path / "r")
+    admitted = [row for row in rows["pool"] if row["unit"] == 1]
+    closing = [row for row in rows["rejected"] if row["reason"] == "classification_unparsed"]
+
+    assert {row["is_classification"] for row in admitted} == {None}
+    assert [row["instruction_id"] for row in closing] == [row["instruction_id"] for row in admitted]
+    assert {row["text"] for row in closing} == {" Perhaps"}

@@ -179,7 +179,7 @@ def test_status_text_of_a_finished_run(folder: Path) -> None:
     lines = status_text(status(folder)).splitlines()
 
     assert lines[0] == f"run small in {folder}: finished"
-    assert lines[1] == "  40 instructions are admitted"
+    assert lines[1] == "  the target of 40 instructions is reached"
     assert lines[2] == "  target                40, 40 admitted"
     assert [line.split()[0] for line in lines[3:7]] == ["units", "candidates", "admitted", "instances"]
     assert not any("IS NOT" in line for line in lines)
@@ -198,7 +198,7 @@ def test_summary_of_a_finished_run(folder: Path) -> None:
     manifest, commits = open_folder(folder)
     lines = summary(folder, manifest, commits[-1]).splitlines()
 
-    assert lines[:2] == [f"run small in {folder}", "  finished: 40 instructions are admitted"]
+    assert lines[:2] == [f"run small in {folder}", "  finished: the target of 40 instructions is reached"]
     assert [line[2:] for line in lines[2:]][
         : len(count_lines(Counters.from_json(commits[-1].counters)))
     ] == count_lines(Counters.from_json(commits[-1].counters))

@@ -163,3 +163,40 @@ def test_rows_name_the_model_and_recipe(scripted, tables, tmp_path):
     made = {(row["recipe"], row["model"]) for row in tables(tmp_path / "r")["data"]}
     assert made == {("self-instruct", "scripted")}
     assert json.loads((tmp_path / "r" / ".run" / "manifest.json").read_text())["model"]["name"] == "scripted"
+
+
+def test_a_run_killed_while_it_was_planned_can_be_started(scripted, tmp_path):
+    """What planning leaves before the manifest stands is no obstacle to the next start."""
+    open_run(scripted(), tmp_path / "r").close()
+    (tmp_path / "r" / ".run" / "manifest.json").unlink()
+    (tmp_path / "r" / ".run" / "commits" / "000000.json").unlink()
+    (tmp_path / "r" / "data" / "train-000000.parquet").unlink()
+    (tmp_path / "r" / "data").rmdir()
+
+    assert open_run(scripted(), tmp_path / "r").state.counters.units == 0
+
+
+def test_a_damaged_shard_is_named(scripted, tmp_path):
+    """A pool shard that is torn or gone is an error naming the file, and not a reason to try again."""
+    asyncio.run(run_to_end(scripted(target=10), tmp_path / "r", ScriptedEngine()))
+    shard = next((tmp_path / "r" / "pool").glob("*.parquet"))
+    shard.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=rf"{shard.name}: a shard that its commit names cannot be read"):
+        open_run(scripted(target=20), tmp_path / "r")
+    shard.unlink()
+    with pytest.raises(InputError, match=rf"{shard.name}: a shard that its commit names cannot be read"):
+        open_run(scripted(target=20), tmp_path / "r")
+
+
+def test_a_hub_model_stands_as_the_run_began_with_it_and_no_other_passes_for_it(monkeypatch):
+    """The manifest's revision holds for the same name and revision asked for; another of either is another model."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    began = {"name": "org/a", "asked": None, "revision": "c0ffee", "files": {}, "licence": "mit"}
+
+    def facts(model: str, revision: str | None = None) -> dict[str, object]:
+        engine = {"model": model, **({"revision": revision} if revision else {})}
+        return model_facts(parse_config({"engine": engine}, "test"), began)
+
+    assert facts("org/a") == began
+    assert facts("org/b")["name"] == "org/b"
+    assert facts("org/a", "v2")["revision"] == "v2"

@@ -47,8 +47,8 @@ def test_target(admitted: list[int], expected: tuple[int, Ended] | None) -> None
 @pytest.mark.parametrize(
     ("window", "units", "expected"),
     [
-        pytest.param(2, 4, 3, id="at-2W"),
-        pytest.param(5, 4, 9, id="2W-is-more-than-the-units-looked-at"),
+        pytest.param(2, 4, 4, id="at-2W"),
+        pytest.param(5, 4, 10, id="2W-is-more-than-the-units-looked-at"),
         pytest.param(2, 9, 8, id="the-units-looked-at-are-more-than-2W"),
     ],
 )

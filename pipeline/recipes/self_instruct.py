@@ -7,7 +7,6 @@ One unit of work is one bootstrap prompt and all that comes of it:
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,7 +45,7 @@ from pipeline.records import (
     UnitResult,
     Verdict,
 )
-from pipeline.unit import Admit, Generate, Unit
+from pipeline.unit import Admit, Generate, Unit, all_of
 
 RECIPE_VERSION = 1
 YES_NO = (" Yes", " No")
@@ -133,7 +132,7 @@ class SelfInstruct:
         # Stages 2 and 3 for each admitted instruction (sections 2.2, "Classification Task Identification" and
         # "Instance Generation"); they do not wait for one another.
         admitted = [verdict for verdict in verdicts if verdict.admitted]
-        finished = await asyncio.gather(*(self._finish(unit, verdict, generate) for verdict in admitted))
+        finished = await all_of(self._finish(unit, verdict, generate) for verdict in admitted)
         return replace(
             result,
             candidates=len(items),
@@ -162,7 +161,10 @@ class SelfInstruct:
             closing = self._closing(admitted, key.stage, fault.reason, fault.detail)
             return UnitResult(unit.number, admitted=(admitted,), rejects=(closing,))
         is_classification = parse_classification(answer.text, compat=self._compat)
-        admitted = replace(admitted, is_classification=bool(is_classification))
+        if is_classification is None:
+            closing = replace(self._closing(admitted, key.stage, Reason.CLASSIFICATION_UNPARSED), text=answer.text)
+            return UnitResult(unit.number, admitted=(admitted,), rejects=(closing,))
+        admitted = replace(admitted, is_classification=is_classification)
 
         key = RequestKey(unit.number, Stage.INSTANCES, candidate.index)
         request, template = self._instance_request(key, admitted)
