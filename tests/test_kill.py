@@ -53,12 +53,13 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_killed_and_started_again(config, tables, tmp_path):
+@pytest.mark.parametrize("commits_seen", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 5, 8))])
+def test_killed_and_started_again(config, tables, tmp_path, commits_seen):
     """After SIGKILL with three commits visible, the next run asks for no unit of a committed range, redoes at most a
     window and one open range, and ends with the rows of a run left alone."""
     assert start(config, tmp_path / "whole", tmp_path / "whole.log").wait() == 0
     killed = start(config, tmp_path / "r", tmp_path / "before.log")
-    wait_for_commits(killed, tmp_path / "r", 3)
+    wait_for_commits(killed, tmp_path / "r", commits_seen)
     killed.kill()
     killed.wait()
     commits = read_commits(tmp_path / "r")
