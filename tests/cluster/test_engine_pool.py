@@ -123,7 +123,7 @@ async def pool_of(
     after: Callable[[], FakeEngine] | None = None,
     places: int = 0,
     slots: int = 2,
-    **limits: float,
+    **limits: object,
 ) -> AsyncIterator[EnginePool]:
     """A pool whose first processes are `engines`, all loaded; `after` makes those that replace them."""
     spawned = itertools.chain(engines, iter(after or loaded, None))
@@ -231,6 +231,20 @@ async def test_what_a_dead_engine_held_goes_elsewhere_before_anything_new() -> N
         assert second.seen == ["a", "b", "c"]
         assert first.closed
         assert pool.stats().deaths == 1
+
+
+async def test_engines_that_come_and_go_are_told_of() -> None:
+    """The pool's `note` hears of each engine that is ready or lost, with the cause."""
+    heard: list[tuple[str, dict[str, object]]] = []
+    first = FakeEngine()
+    async with pool_of(first, note=lambda kind, **values: heard.append((kind, values))) as pool:
+        call = ask(pool, "a")
+        await until(lambda: first.held)
+        first.die()
+        await call
+
+    assert [kind for kind, _ in heard] == ["engine_ready", "engine_lost", "engine_ready"]
+    assert heard[1][1] == {"engine": 0, "detail": "killed", "blameless": False}
 
 
 async def test_only_the_request_that_kills_engines_alone_fails() -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipeline.runs import read_events
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -31,6 +33,7 @@ def test_the_commands_of_the_readme(tmp_path, ray_session) -> None:
         line = [sys.executable, "-m", "pipeline", *words]
         done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stderr[-2000:])
+    assert "engine_ready" in {event["event"] for event in read_events(tmp_path / "runs" / "demo")}
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
