@@ -167,12 +167,14 @@ class Dispatcher:
             self._reserved = None
         death = next(self._numbers)
         convicted = False
+        never_sent = {call.id for call in desk.calls}
         for call_id, flight in desk.flights.items():
             task = flight.task
             del task.flights[call_id]
-            if not blameless:
+            suspicious = not blameless and call_id not in never_sent
+            if suspicious:
                 task.deaths.add(death)
-            if desk.lone is task and not blameless:
+            if desk.lone is task and suspicious:
                 self._convict(task)
                 convicted = True
             elif not task.flights:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.dispatch import LONGEST_BACKOFF_S, Desk, Dispatcher
-from actors.messages import Answer, EngineHandle, EngineLost, Ready, StartFailure
+from actors.messages import Answer, Call, EngineHandle, EngineLost, Ready, StartFailure
 from pipeline.errors import InputError, RunStopped
 from pipeline.records import Completion, Request
 
@@ -265,9 +265,12 @@ class EnginePool:
                 if not (desk.flights or desk.withdrawn):
                     desk.wake.clear()
                     await desk.wake.wait()
+                if desk.lone is not None and desk.calls:
+                    # Is the engine still there? If it died while it was idle, that must not be laid on the suspect.
+                    await self._exchange(handle, ready, (), ())
                 self._exchanges += 1
                 answered = desk.answered
-                self._dispatcher.receive(desk, await self._exchange(desk, handle, ready))
+                self._dispatcher.receive(desk, await self._exchange(handle, ready, *desk.take()))
                 if desk.answered > answered:
                     place.barren = 0
         except EngineLost as lost:
@@ -280,9 +283,11 @@ class EnginePool:
             if not self._dispatcher.desks:
                 self._none_since = time.monotonic()
 
-    async def _exchange(self, desk: Desk, handle: EngineHandle, ready: Ready) -> tuple[Answer, ...]:
+    async def _exchange(
+        self, handle: EngineHandle, ready: Ready, calls: tuple[Call, ...], withdrawn: tuple[int, ...]
+    ) -> tuple[Answer, ...]:
         try:
-            return await asyncio.wait_for(handle.exchange(*desk.take()), self._exchange_timeout_s)
+            return await asyncio.wait_for(handle.exchange(calls, withdrawn), self._exchange_timeout_s)
         except TimeoutError:
             silent = f"process {ready.pid} on {ready.host} was silent for {self._exchange_timeout_s:g} s"
             raise EngineLost(silent, blameless=True) from None

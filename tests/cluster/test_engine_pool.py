@@ -314,6 +314,23 @@ async def test_those_beside_a_convicted_request_are_suspects_no_more() -> None:
         assert await asyncio.gather(*others) == [completion(p) for p in "abc"]
 
 
+async def test_a_suspect_is_not_blamed_for_an_engine_that_died_before_it_came() -> None:
+    """A request that was at two deaths, and is sent to an engine already dead, goes to the next one and is answered."""
+    first, second, third = FakeEngine(), FakeEngine(), FakeEngine()
+    for engine in (second, third):
+        engine.loaded.set()
+    async with pool_of(first, after=iter([second, third, loaded()]).__next__) as pool:
+        call = ask(pool, "a")
+        third.die()
+        for engine in (first, second):
+            await until(lambda engine=engine: engine.held)
+            engine.die()
+
+        assert await call == completion("a")
+        assert third.seen == []
+        assert pool.stats().deaths == 3
+
+
 async def test_a_machine_that_goes_away_makes_nobody_a_suspect() -> None:
     """After two deaths that no request can have caused, a third one on its engine does not convict a request."""
     spawned: list[FakeEngine] = []
