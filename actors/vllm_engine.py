@@ -117,7 +117,12 @@ class VllmEngine:
             engine, version = self._build(cores)
         except Exception as error:  # noqa: BLE001 - vLLM raises anything here; it becomes the answer to start()
             traceback.print_exc()
-            loop.call_soon_threadsafe(started.set_result, StartFailure(_sentence(error), _is_configuration(error)))
+            detail, configuration = _sentence(error), _is_configuration(error)
+            if not configuration:  # vLLM's words may point to what its own processes have printed
+                detail += (
+                    f" (more in the log of process {os.getpid()} on {socket.gethostname()}, in Ray's session folder)"
+                )
+            loop.call_soon_threadsafe(started.set_result, StartFailure(detail, configuration))
             return
         self._ready = True
         ready = Ready(
