@@ -53,7 +53,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("commits_seen", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 5, 8))])
+@pytest.mark.parametrize("commits_seen", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4))])
 def test_killed_and_started_again(config, tables, tmp_path, commits_seen):
     """After SIGKILL with three commits visible, the next run asks for no unit of a committed range, redoes at most a
     window and one open range, and ends with the rows of a run left alone."""
