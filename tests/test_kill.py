@@ -15,7 +15,7 @@ from pipeline.shards import read_commits
 
 CONFIG = """
 name = "k"
-target = 150
+target = 250
 window = 8
 [engine]
 kind = "scripted"
