@@ -18,9 +18,9 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 from actors.engine_pool import EnginePool
 from actors.messages import Answer, Call, EngineLost, Place, Pulse, Ready, StartFailure
 from actors.vllm_engine import VllmEngine
-from pipeline.config import EngineSettings
+from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError
-from pipeline.sources import model_path
+from pipeline.models import model_path
 
 T = TypeVar("T")
 

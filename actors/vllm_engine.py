@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from actors.messages import Answer, Call, Failed, Place, Pulse, Ready, Refused, StartFailure
-from pipeline.config import EngineSettings
+from pipeline.engine_settings import EngineSettings
 from pipeline.records import Completion, Request
 
 if TYPE_CHECKING:

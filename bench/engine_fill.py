@@ -26,9 +26,9 @@ from typing import Any
 
 from pipeline.config import Config, load_config
 from pipeline.driver import Driver
+from pipeline.models import model_path
 from pipeline.records import Completion, Request, RequestKey, Sampling, Stage
 from pipeline.runs import open_run
-from pipeline.sources import model_path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"

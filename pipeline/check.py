@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.models import context_length, model_file
 from pipeline.runs import Plan, read_manifest, refuse_other_configuration
-from pipeline.sources import is_local, model_path
 
 ITEMS_PER_PROMPT = 7  # at most: the list goes on from the ninth item, and stops before the sixteenth
 
@@ -56,11 +55,11 @@ def check_context(plan: Plan) -> Iterator[str]:
     engine = plan.config.engine
     if engine.kind == "scripted" or engine.model is None:
         return
-    context = engine.vllm.get("max_model_len", _context_of(plan))
-    if not isinstance(context, int) or context < 1:  # vLLM's "auto" and "8k", or no config.json at hand
+    context = context_length(engine, plan.model["revision"])
+    if context is None:
         yield "context: not checked (its length is not known before the model loads)"
         return
-    tokenizer_file = _model_file(plan, "tokenizer.json")
+    tokenizer_file = model_file(engine, plan.model["revision"], "tokenizer.json")
     try:
         from tokenizers import Tokenizer
     except ImportError:
@@ -110,34 +109,3 @@ def describe_window(config: Config, window: int) -> Iterator[str]:
             f"  it keeps {window / (4 * slots):.1f} of {count} engine(s) full (each holds {slots} requests): they may "
             f"idle, which keeps the demonstrations fresh; window = {4 * slots * count} would fill them"
         )
-
-
-def _context_of(plan: Plan) -> int | None:
-    file = _model_file(plan, "config.json")
-    if file is None:
-        return None
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not valid JSON ({error})") from None
-    context = values.get("max_position_embeddings") or values.get("text_config", {}).get("max_position_embeddings")
-    return int(context) if context else None
-
-
-def _model_file(plan: Plan, name: str) -> Path | None:
-    """A file of the model: in its folder, or from the hub or its cache; None where it cannot be had."""
-    engine, revision = plan.config.engine, plan.model["revision"]
-    assert engine.model is not None
-    if is_local(engine.model):
-        file = Path(model_path(engine.model)) / name
-        return file if file.is_file() else None
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
-    except ImportError:
-        return None
-    unresolved = revision == engine.revision  # the hub was not reached a moment ago: do not wait for it again
-    try:
-        return Path(hf_hub_download(engine.model, name, revision=revision, local_files_only=unresolved))
-    except (HTTPError, LocalEntryNotFoundError, OSError):
-        return None

@@ -1,4 +1,4 @@
-"""The command line. The only module of `pipeline` that touches `actors`, and that inside functions.
+"""The command line: commands, exit codes, and the one place where errors become sentences.
 
 Exit codes: 0 done; 2 the configuration or an input is wrong; 75 stopped before the end, run again to go on.
 """
@@ -10,30 +10,13 @@ import asyncio
 import importlib.util
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError, MillError, RunStopped
 
-if TYPE_CHECKING:
-    from pipeline.config import Config
-    from pipeline.engine import Engine
-    from pipeline.runs import Plan, Run
-
 DEMO_CONFIG = "shipped:demo.toml"
-
-# What would make a run go on that has ended, by the rule that ended it.
-GOES_ON = {
-    "target": "a larger target (--set target=N)",
-    "exhausted": "a lower bound (--set exhaustion.share=0)",
-    "budget.tokens": "a larger budget (--set budget.tokens=N)",
-    "budget.units": "a larger budget (--set budget.units=N)",
-    "budget.hours": "a larger budget (--set budget.hours=N)",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,112 +64,34 @@ def demo(options: argparse.Namespace) -> int:
     """`instructmill demo`: the shipped demo configuration, then a look at what came out."""
     from pipeline.config import load_config
     from pipeline.drawing import draw_rows
+    from pipeline.launch import launch, run_folder
     from pipeline.report import evenly, read_rows
 
     config = load_config(DEMO_CONFIG, tuple(options.set), options.out)
-    folder = _folder(config)
-    code = _run(config, folder)
+    folder = run_folder(config)
+    launch(config)
     draw_rows("a few of its rows", evenly(read_rows(folder, "data"), 3))
     python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
     print(f"\nopen it:  {python} -c \"import datasets; print(datasets.load_dataset('{folder}', split='train'))\"")
     print(f"look on:  {python} -m pipeline inspect {folder} -n 5      ... inspect {folder} --reason not_novel")
-    return code
+    return 0
 
 
 def run(options: argparse.Namespace) -> int:
     """`instructmill run`: a new run, or on with the one in the folder."""
     from pipeline.config import load_config
+    from pipeline.launch import launch, run_folder
 
     config = load_config(options.config, tuple(options.set), options.out)
     if options.dry_run:
         from pipeline.runs import make_plan
 
         plan = make_plan(config)
-        resolved = {**config.model_dump(mode="json"), "window": plan.window, "out": str(_folder(config))}
+        resolved = {**config.model_dump(mode="json"), "window": plan.window, "out": str(run_folder(config))}
         print(json.dumps({"fingerprint": plan.fingerprint, "config": resolved}, indent=1, ensure_ascii=False))
         return 0
-    return _run(config, _folder(config))
-
-
-def _folder(config: Config) -> Path:
-    if config.out is None:
-        raise InputError("the run folder is not named: set `out` in the configuration, or give --out DIR")
-    return Path(config.out).expanduser()
-
-
-def _run(config: Config, folder: Path) -> int:
-    from pipeline.check import check_context, check_folder
-    from pipeline.driver import sums_close
-    from pipeline.report import summary
-    from pipeline.runs import make_plan, open_run, read_manifest
-
-    fresh = read_manifest(folder) is None
-    with ExitStack() as stack:
-        if fresh:  # find what is wrong before anything is written
-            plan = make_plan(config)
-            check_folder(plan, folder)
-            list(check_context(plan))
-            stack.enter_context(_cluster(config))
-        opened = open_run(config, folder)
-        stack.callback(opened.close)
-        if opened.ending is None:
-            if not fresh:
-                stack.enter_context(_cluster(config))
-            asyncio.run(_drive(opened))
-        elif opened.commits[-1].ending is None:  # a rule of this configuration ends a run that had stopped before
-            opened.commit([], opened.state.counters, [], opened.ending, 0)
-        else:
-            print(f"the run is complete; {GOES_ON[opened.ending.reason]} would go on with it")
-    sums_close(opened.state.counters)
-    print(summary(folder, {"run": opened.plan.run_name}, opened.commits[-1]))
+    launch(config)
     return 0
-
-
-async def _drive(opened: Run) -> None:
-    """Start the engines and run until a rule, a signal or a fault ends it."""
-    from pipeline.driver import Driver
-    from pipeline.progress import Progress
-
-    config = opened.plan.config
-    signals = _Signals()
-    try:
-        engine = await _start_engine(opened.plan, opened.event)
-    except asyncio.CancelledError:
-        raise signals.reason or RunStopped("cancelled while the engines were loading") from None
-    driver = Driver(config, opened.state, opened.plan.recipe, engine, opened.commit)
-    signals.stop = driver.stop
-    progress = asyncio.create_task(Progress(driver, config.target).draw())
-    try:
-        await driver.run()
-    except MillError as error:
-        opened.event("stopped", why=str(error))
-        raise
-    finally:
-        progress.cancel()
-        await asyncio.gather(progress, return_exceptions=True)
-        await engine.close()
-
-
-class _Signals:
-    """The first SIGINT or SIGTERM ends what runs, with what is whole kept; a second one ends the process at once.
-
-    Made inside a task: until `stop` is set, a signal cancels that task.
-    """
-
-    def __init__(self) -> None:
-        self.reason: RunStopped | None = None
-        task = asyncio.current_task()
-        assert task is not None
-        self.stop: Callable[[RunStopped], object] = lambda _: task.cancel()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._caught, number)
-
-    def _caught(self, number: signal.Signals) -> None:
-        if self.reason is not None:
-            os._exit(RunStopped.exit_code)
-        self.reason = RunStopped(f"stopped by {number.name}; run the same command again to go on")
-        self.stop(self.reason)
 
 
 def preview(options: argparse.Namespace) -> int:
@@ -194,6 +99,7 @@ def preview(options: argparse.Namespace) -> int:
     from pipeline.check import check_context
     from pipeline.config import load_config
     from pipeline.drawing import draw_preview
+    from pipeline.launch import engines_room, start_engine
     from pipeline.preview import preview_units
     from pipeline.runs import make_plan
 
@@ -202,14 +108,14 @@ def preview(options: argparse.Namespace) -> int:
     list(check_context(plan))
 
     async def show() -> None:
-        engine = await _start_engine(plan)
+        engine = await start_engine(plan)
         try:
             async for unit in preview_units(plan, engine, options.n):
                 draw_preview(unit)
         finally:
             await engine.close()
 
-    with _cluster(config):
+    with engines_room(config):
         asyncio.run(show())
     return 0
 
@@ -218,6 +124,7 @@ def check(options: argparse.Namespace) -> int:
     """`instructmill check`: everything that can be known before a model loads."""
     from pipeline.check import check_plan
     from pipeline.config import load_config
+    from pipeline.launch import engines_room
     from pipeline.runs import make_plan, read_manifest
 
     config = load_config(options.config, tuple(options.set), options.out)
@@ -228,7 +135,7 @@ def check(options: argparse.Namespace) -> int:
     if options.no_cluster or config.engine.kind == "scripted":
         print("cluster: not looked at")
     else:
-        with _cluster(config) as room:
+        with engines_room(config) as room:
             print(f"cluster: {room}")
     print("all is well")
     return 0
@@ -256,56 +163,6 @@ def inspect(options: argparse.Namespace) -> int:
     rows = read_rows(Path(options.run), kind, options.reason)
     draw_rows(f"{min(options.n, len(rows))} of {len(rows)} rows of {kind}/", evenly(rows, options.n))
     return 0
-
-
-@contextmanager
-def _cluster(config: Config) -> Iterator[str]:
-    """The cluster, joined for as long as this lasts, with room for the engines asked for; says what it has.
-
-    Where this process was in it before, it stays in it. The scripted engine needs none.
-    """
-    if config.engine.kind == "scripted":
-        yield "not needed"
-        return
-    try:
-        from actors import cluster
-    except ImportError as error:
-        raise InputError(
-            f"engine.kind = 'vllm' needs Ray, which is not installed here ({error.name}); "
-            "install instructmill[vllm], or leave the cluster out with `check --no-cluster`"
-        ) from None
-    joined = cluster.connect()
-    try:
-        yield str(cluster.require_room(config.engine))
-    finally:
-        if joined:
-            cluster.disconnect()
-
-
-async def _start_engine(plan: Plan, note: Callable[..., None] | None = None) -> Engine:
-    """The engine a configuration names, ready to be asked. `note` is told of engines that come and go."""
-    config = plan.config
-    if config.engine.kind == "scripted":
-        from pipeline.testing import ScriptedEngine
-
-        scripted = config.engine.scripted
-        return ScriptedEngine(
-            capacity=scripted.capacity * config.engine.count, delay_s=scripted.delay_s, call_log=scripted.call_log
-        )
-    from actors import cluster
-    from pipeline.progress import while_waiting
-    from pipeline.sources import is_local
-
-    # The very revision that the plan was made with, whatever the hub holds by now.
-    revision = None if is_local(config.engine.model or "") else plan.model["revision"]
-    pool = cluster.engine_pool(config.engine.model_copy(update={"revision": revision}), note)
-    what = f"loading {config.engine.model} on {config.engine.count} engine(s)"
-    try:
-        await while_waiting(pool.start(), what)
-    except BaseException:
-        await pool.close()
-        raise
-    return pool
 
 
 def _complain(sentence: str, code: int) -> int:

@@ -11,8 +11,8 @@ import string
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from pipeline.config import FilterSettings
 from pipeline.records import Reason
+from pipeline.settings import FilterSettings
 
 
 class Refusal(NamedTuple):

@@ -19,7 +19,8 @@ from pipeline.config import Config
 from pipeline.counters import Counters
 from pipeline.driver import State
 from pipeline.errors import InputError, RunStopped
-from pipeline.fingerprint import differing_keys, fingerprint, fingerprint_values, model_facts
+from pipeline.fingerprint import differing_keys, fingerprint, fingerprint_values
+from pipeline.models import model_facts
 from pipeline.novelty import NoveltyIndex
 from pipeline.pool import Pool
 from pipeline.recipes.self_instruct import RECIPE_VERSION, SelfInstruct
@@ -59,7 +60,7 @@ def make_plan(config: Config, manifest: dict[str, Any] | None = None) -> Plan:
     text = read_seed_text(config.seeds)
     seeds = parse_seeds(text, config.seeds)
     recipe = SelfInstruct(config, seeds)
-    model = model_facts(config, manifest["model"] if manifest else None)
+    model = model_facts(config.engine, manifest["model"] if manifest else None)
     window = manifest["window"] if manifest and config.window == "auto" else config.resolved_window()
     values = fingerprint_values(
         config,

@@ -1,10 +1,8 @@
-"""Where a run's inputs come from: the seed file and the model's files."""
+"""Where a run's inputs come from: the seed file."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,36 +80,3 @@ def _field(row: dict[str, Any], name: str, kind: type[T], where: str) -> T:
         names = {str: "a text", bool: "true or false", list: "a list"}
         raise InputError(f"{where}: field {name!r} must be {names[kind]}, not {json.dumps(value)[:60]}")
     return value
-
-
-def model_path(model: str) -> str:
-    """What to load: the whole path of a folder ("shipped:embedded" is the embedded model's), or a hub name as it is."""
-    if model == "shipped:embedded":
-        return str(Path(__file__).resolve().parent.parent / "embedded" / "model")
-    return str(Path(model).expanduser().resolve()) if is_local(model) else model
-
-
-def is_local(model: str) -> bool:
-    """Whether a model's name is a folder on this machine rather than a name on the hub."""
-    return model.startswith(("/", "./", "../", "~", "shipped:")) or Path(model).exists() or model.count("/") > 1
-
-
-def model_digest(model: str) -> dict[str, str]:
-    """Name and SHA-256 of each file of a local model folder, its texts for people left out.
-
-    Files are hashed whole: a changed weight is another model.
-    """
-    folder = Path(model_path(model))
-    files: Iterable[Path] = sorted(
-        file for file in folder.rglob("*") if file.is_file() and file.suffix != ".md" and not _hidden(file, folder)
-    )
-    return {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
-
-
-def _hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -199,7 +199,7 @@ def test_an_unknown_reason_lists_the_known_ones(config, capsys, tmp_path):
 
 def test_a_bug_is_a_sentence_too(config, capsys, monkeypatch, tmp_path):
     """An error nobody foresaw is named without a traceback, and exits 1."""
-    monkeypatch.setattr(cli, "_run", lambda *_: 1 / 0)
+    monkeypatch.setattr("pipeline.launch.launch", lambda *_: 1 / 0)
     code, _, err = tell(capsys, "run", config, "--out", tmp_path / "r")
 
     assert code == 1

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 import pipeline.config
-from pipeline.config import BLACKLIST, Settings, load_config, parse_config
+from pipeline.config import load_config, parse_config
 from pipeline.errors import InputError
+from pipeline.settings import BLACKLIST, Settings
 
 CONFIGS = Path(pipeline.config.__file__).parent / "configs"
 SHIPPED = sorted(file.relative_to(CONFIGS).as_posix() for file in CONFIGS.rglob("*.toml"))

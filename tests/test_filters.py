@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import BLACKLIST, FilterSettings
 from pipeline.filters import first_refusal, paper_filters
 from pipeline.records import Reason
+from pipeline.settings import BLACKLIST, FilterSettings
 
 ALL_ON = paper_filters(FilterSettings())
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import FilterSettings, NoveltySettings
 from pipeline.filters import first_refusal, paper_filters
 from pipeline.novelty import NoveltyIndex
 from pipeline.parsing import parse_classification, parse_instructions
+from pipeline.settings import FilterSettings, NoveltySettings
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import PromptSettings
 from pipeline.errors import InputError
 from pipeline.prompting import (
     VARIABLES,
@@ -18,6 +17,7 @@ from pipeline.prompting import (
     output_first_demonstrations,
 )
 from pipeline.records import Instance, Seed
+from pipeline.settings import PromptSettings
 
 SORT = Seed("s1", "Sort these  words:\n", (Instance("b a", "a b"), Instance("d c", "c d")), False)
 JOKE = Seed("s2", "Tell a joke.", (Instance("", "Knock, knock."),), False)

@@ -8,9 +8,8 @@ import re
 
 import pytest
 
-from pipeline.config import parse_config
 from pipeline.errors import InputError, RunStopped
-from pipeline.fingerprint import differing_keys, model_facts
+from pipeline.fingerprint import differing_keys
 from pipeline.runs import is_running, make_plan, open_run, read_events, read_manifest
 from pipeline.testing import ScriptedEngine, run_to_end
 
@@ -126,27 +125,6 @@ def test_the_log_has_one_start_per_attempt_and_every_commit(scripted, tmp_path):
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_a_local_model_is_known_by_its_files(tmp_path):
-    """Name, digest over the files and the licence of its card; another weight is another revision."""
-    folder = tmp_path / "llama"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Card")
-    config = parse_config({"engine": {"model": str(folder)}}, "test")
-    before = model_facts(config)
-    (folder / "model.safetensors").write_bytes(b"w")
-
-    assert (before["name"], before["licence"]) == ("llama", "apache-2.0")
-    assert model_facts(config)["revision"] != before["revision"]
-
-
-def test_a_model_folder_that_is_none_is_named(tmp_path):
-    """A path that does not exist, and a folder without config.json, each get their sentence."""
-    for model, words in [(str(tmp_path / "no"), "there is no such folder"), (str(tmp_path), "has no config.json")]:
-        with pytest.raises(InputError, match=words):
-            model_facts(parse_config({"engine": {"model": model}}, "test"))
-
-
 def test_differing_keys_are_short_and_sorted():
     """Long values are cut, so that the refusal stays one sentence."""
     found = differing_keys({"b": 1, "a": "x" * 100, "c": 1}, {"b": 2, "a": "y", "c": 1})
@@ -186,17 +164,3 @@ def test_a_damaged_shard_is_named(scripted, tmp_path):
     shard.unlink()
     with pytest.raises(InputError, match=rf"{shard.name}: a shard that its commit names cannot be read"):
         open_run(scripted(target=20), tmp_path / "r")
-
-
-def test_a_hub_model_stands_as_the_run_began_with_it_and_no_other_passes_for_it(monkeypatch):
-    """The manifest's revision holds for the same name and revision asked for; another of either is another model."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    began = {"name": "org/a", "asked": None, "revision": "c0ffee", "files": {}, "licence": "mit"}
-
-    def facts(model: str, revision: str | None = None) -> dict[str, object]:
-        engine = {"model": model, **({"revision": revision} if revision else {})}
-        return model_facts(parse_config({"engine": engine}, "test"), began)
-
-    assert facts("org/a") == began
-    assert facts("org/b")["name"] == "org/b"
-    assert facts("org/a", "v2")["revision"] == "v2"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.novelty import NoveltyIndex
 from pipeline.records import Instance, Seed
-from pipeline.sources import is_local, model_digest, parse_seeds, read_seed_text
+from pipeline.sources import parse_seeds, read_seed_text
 
 PAPER_SEEDS = Path(__file__).resolve().parents[2] / "shared" / "data" / "self_instruct_seed_tasks.jsonl"
 SHIPPED = parse_seeds(read_seed_text("shipped:seeds.jsonl"), "shipped:seeds.jsonl")
@@ -193,36 +192,3 @@ def test_shipped_seeds_are_our_own() -> None:
 
     assert [seed.id for seed in SHIPPED if index.nearest(seed.instruction).score > 0.7] == []
     assert [seed.id for seed in SHIPPED for one in seed.instances if {one.input, one.output} & texts] == []
-
-
-# Models
-
-
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        pytest.param("shipped:embedded", True, id="shipped"),
-        pytest.param("/models/a", True, id="absolute"),
-        pytest.param("./a", True, id="here"),
-        pytest.param("../a", True, id="above"),
-        pytest.param("~/a", True, id="home"),
-        pytest.param("a/b/c", True, id="two-slashes"),
-        pytest.param("Qwen/Qwen3-8B-Base", False, id="hub"),
-        pytest.param("gpt2", False, id="hub-without-owner"),
-    ],
-)
-def test_is_local(model: str, expected: bool) -> None:
-    """A folder is told from a name on the hub."""
-    assert expected is is_local(model)
-
-
-def test_model_digest(tmp_path: Path) -> None:
-    """Every file of a model folder is named with its SHA-256, hidden ones apart."""
-    (tmp_path / "sub").mkdir()
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / "sub" / "weights").write_bytes(b"abc")
-    (tmp_path / "config.json").write_bytes(b"{}")
-    (tmp_path / ".cache" / "x").write_bytes(b"x")
-    expected = {"config.json": hashlib.sha256(b"{}").hexdigest(), "sub/weights": hashlib.sha256(b"abc").hexdigest()}
-
-    assert expected == model_digest(str(tmp_path))

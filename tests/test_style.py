@@ -72,12 +72,12 @@ def text_files() -> Iterator[Path]:
 
 @pytest.mark.parametrize("file", METHOD, ids=name_of)
 def test_the_method_imports_no_engine(file: Path) -> None:
-    """No module of pipeline/ imports Ray, vLLM or torch, and only functions of cli.py import actors."""
+    """No module of pipeline/ imports Ray, vLLM or torch, and only functions of launch.py import actors."""
     tree = tree_of(file)
     everywhere, at_loading = imports(tree), imports(tree, in_functions=False)
 
     assert everywhere.isdisjoint(HEAVY)
-    assert "actors" not in (at_loading if file.name == "cli.py" else everywhere)
+    assert "actors" not in (at_loading if file.name == "launch.py" else everywhere)
 
 
 EVERY_MODULE = ", ".join(

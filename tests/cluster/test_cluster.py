@@ -13,7 +13,7 @@ import ray
 from actors import cluster
 from actors.engine_pool import EnginePool
 from actors.messages import Answer, Call, Place, Ready, Refused, StartFailure
-from pipeline.config import EngineSettings, ScriptedSettings
+from pipeline.engine_settings import EngineSettings, ScriptedSettings
 from pipeline.errors import ContentFault, InputError, RunStopped
 from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Stage
 

@@ -10,8 +10,8 @@ import pytest_asyncio
 
 from actors import cluster
 from actors.engine_pool import EnginePool
-from pipeline.config import EngineSettings
-from pipeline.sources import model_path
+from pipeline.engine_settings import EngineSettings
+from pipeline.models import model_path
 
 
 @pytest.fixture(scope="session")

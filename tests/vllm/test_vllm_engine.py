@@ -13,7 +13,7 @@ import pytest_asyncio
 from actors import cluster
 from actors.engine_pool import EnginePool
 from actors.vllm_engine import engine_options
-from pipeline.config import EngineSettings
+from pipeline.engine_settings import EngineSettings
 from pipeline.errors import ContentFault, InputError
 from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Stage
 

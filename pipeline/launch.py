@@ -1,0 +1,159 @@
+"""From a configuration to a finished run: the engines it names, the driver, signals, the closing summary.
+
+The only module of `pipeline` that touches `actors`, and that inside functions. `launch` is also the way in from Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pipeline.check import check_context, check_folder
+from pipeline.config import Config
+from pipeline.driver import Driver, sums_close
+from pipeline.engine import Engine
+from pipeline.errors import InputError, MillError, RunStopped
+from pipeline.models import is_local
+from pipeline.progress import Progress, while_waiting
+from pipeline.report import summary
+from pipeline.runs import Plan, Run, make_plan, open_run, read_manifest
+
+# What would make a run go on that has ended, by the rule that ended it.
+GOES_ON = {
+    "target": "a larger target (--set target=N)",
+    "exhausted": "a lower bound (--set exhaustion.share=0)",
+    "budget.tokens": "a larger budget (--set budget.tokens=N)",
+    "budget.units": "a larger budget (--set budget.units=N)",
+    "budget.hours": "a larger budget (--set budget.hours=N)",
+}
+
+
+def run_folder(config: Config) -> Path:
+    """Where a configuration's run goes. Raises InputError when it does not say."""
+    if config.out is None:
+        raise InputError("the run folder is not named: set `out` in the configuration, or give --out DIR")
+    return Path(config.out).expanduser()
+
+
+def launch(config: Config) -> None:
+    """Run a configuration to its end, into the folder it names: a new run, or on with the one that is there.
+
+    Prints the closing summary. Raises InputError for what is wrong before anything is written, and RunStopped when the
+    run stopped before its end: launch it again to go on. To be called in the main thread, which gets the signals.
+    """
+    folder = run_folder(config)
+    fresh = read_manifest(folder) is None
+    with ExitStack() as stack:
+        if fresh:  # find what is wrong before anything is written
+            plan = make_plan(config)
+            check_folder(plan, folder)
+            list(check_context(plan))
+            stack.enter_context(engines_room(config))
+        opened = open_run(config, folder)
+        stack.callback(opened.close)
+        if opened.ending is None:
+            if not fresh:
+                stack.enter_context(engines_room(config))
+            asyncio.run(_drive(opened))
+        elif opened.commits[-1].ending is None:  # a rule of this configuration ends a run that had stopped before
+            opened.commit([], opened.state.counters, [], opened.ending, 0)
+        else:
+            print(f"the run is complete; {GOES_ON[opened.ending.reason]} would go on with it")
+    sums_close(opened.state.counters)
+    print(summary(folder, {"run": opened.plan.run_name}, opened.commits[-1]))
+
+
+async def _drive(opened: Run) -> None:
+    """Start the engines and run until a rule, a signal or a fault ends it."""
+    config = opened.plan.config
+    signals = _Signals()
+    try:
+        engine = await start_engine(opened.plan, opened.event)
+    except asyncio.CancelledError:
+        raise signals.reason or RunStopped("cancelled while the engines were loading") from None
+    driver = Driver(config, opened.state, opened.plan.recipe, engine, opened.commit)
+    signals.stop = driver.stop
+    progress = asyncio.create_task(Progress(driver, config.target).draw())
+    try:
+        await driver.run()
+    except MillError as error:
+        opened.event("stopped", why=str(error))
+        raise
+    finally:
+        progress.cancel()
+        await asyncio.gather(progress, return_exceptions=True)
+        await engine.close()
+
+
+class _Signals:
+    """The first SIGINT or SIGTERM ends what runs, with what is whole kept; a second one ends the process at once.
+
+    Made inside a task: until `stop` is set, a signal cancels that task.
+    """
+
+    def __init__(self) -> None:
+        self.reason: RunStopped | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        self.stop: Callable[[RunStopped], object] = lambda _: task.cancel()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._caught, number)
+
+    def _caught(self, number: signal.Signals) -> None:
+        if self.reason is not None:
+            os._exit(RunStopped.exit_code)
+        self.reason = RunStopped(f"stopped by {number.name}; run the same command again to go on")
+        self.stop(self.reason)
+
+
+@contextmanager
+def engines_room(config: Config) -> Iterator[str]:
+    """The cluster, joined for as long as this lasts, with room for the engines asked for; says what it has.
+
+    Where this process was in it before, it stays in it. The scripted engine needs none.
+    """
+    if config.engine.kind == "scripted":
+        yield "not needed"
+        return
+    try:
+        from actors import cluster
+    except ImportError as error:
+        raise InputError(
+            f"engine.kind = 'vllm' needs Ray, which is not installed here ({error.name}); "
+            "install instructmill[vllm], or leave the cluster out with `check --no-cluster`"
+        ) from None
+    joined = cluster.connect()
+    try:
+        yield str(cluster.require_room(config.engine))
+    finally:
+        if joined:
+            cluster.disconnect()
+
+
+async def start_engine(plan: Plan, note: Callable[..., None] | None = None) -> Engine:
+    """The engine a configuration names, ready to be asked. `note` is told of engines that come and go."""
+    config = plan.config
+    if config.engine.kind == "scripted":
+        from pipeline.testing import ScriptedEngine
+
+        scripted = config.engine.scripted
+        return ScriptedEngine(
+            capacity=scripted.capacity * config.engine.count, delay_s=scripted.delay_s, call_log=scripted.call_log
+        )
+    from actors import cluster
+
+    # The very revision that the plan was made with, whatever the hub holds by now.
+    revision = None if is_local(config.engine.model or "") else plan.model["revision"]
+    pool = cluster.engine_pool(config.engine.model_copy(update={"revision": revision}), note)
+    what = f"loading {config.engine.model} on {config.engine.count} engine(s)"
+    try:
+        await while_waiting(pool.start(), what)
+    except BaseException:
+        await pool.close()
+        raise
+    return pool

@@ -1,0 +1,76 @@
+"""A model's files: what identifies it, and what is read from it before it loads."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pipeline.engine_settings import EngineSettings
+from pipeline.errors import InputError
+from pipeline.models import is_local, model_digest, model_facts
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        pytest.param("shipped:embedded", True, id="shipped"),
+        pytest.param("/models/a", True, id="absolute"),
+        pytest.param("./a", True, id="here"),
+        pytest.param("../a", True, id="above"),
+        pytest.param("~/a", True, id="home"),
+        pytest.param("a/b/c", True, id="two-slashes"),
+        pytest.param("Qwen/Qwen3-8B-Base", False, id="hub"),
+        pytest.param("gpt2", False, id="hub-without-owner"),
+    ],
+)
+def test_is_local(model: str, expected: bool) -> None:
+    """A folder is told from a name on the hub."""
+    assert expected is is_local(model)
+
+
+def test_model_digest(tmp_path: Path) -> None:
+    """Every file of a model folder is named with its SHA-256, hidden ones apart."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "sub" / "weights").write_bytes(b"abc")
+    (tmp_path / "config.json").write_bytes(b"{}")
+    (tmp_path / ".cache" / "x").write_bytes(b"x")
+    expected = {"config.json": hashlib.sha256(b"{}").hexdigest(), "sub/weights": hashlib.sha256(b"abc").hexdigest()}
+
+    assert expected == model_digest(str(tmp_path))
+
+
+def test_a_local_model_is_known_by_its_files(tmp_path):
+    """Name, digest over the files and the licence of its card; another weight is another revision."""
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Card")
+    engine = EngineSettings(model=str(folder))
+    before = model_facts(engine)
+    (folder / "model.safetensors").write_bytes(b"w")
+
+    assert (before["name"], before["licence"]) == ("llama", "apache-2.0")
+    assert model_facts(engine)["revision"] != before["revision"]
+
+
+def test_a_model_folder_that_is_none_is_named(tmp_path):
+    """A path that does not exist, and a folder without config.json, each get their sentence."""
+    for model, words in [(str(tmp_path / "no"), "there is no such folder"), (str(tmp_path), "has no config.json")]:
+        with pytest.raises(InputError, match=words):
+            model_facts(EngineSettings(model=model))
+
+
+def test_a_hub_model_stands_as_the_run_began_with_it_and_no_other_passes_for_it(monkeypatch):
+    """The manifest's revision holds for the same name and revision asked for; another of either is another model."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    began = {"name": "org/a", "asked": None, "revision": "c0ffee", "files": {}, "licence": "mit"}
+
+    def facts(model: str, revision: str | None = None) -> dict[str, object]:
+        return model_facts(EngineSettings(model=model, revision=revision), began)
+
+    assert facts("org/a") == began
+    assert facts("org/b")["name"] == "org/b"
+    assert facts("org/a", "v2")["revision"] == "v2"
