@@ -101,8 +101,8 @@ class Config(Settings):
     def _window_and_model(self) -> Config:
         if self.window != "auto" and self.window < 1:
             raise ValueError('window must be at least 1, or "auto"')
-        if self.engine.kind == "vllm" and not self.engine.model:
-            raise ValueError("engine.model is missing: name a model folder or a model on the hub")
+        if self.engine.kind != "scripted" and not self.engine.model:
+            raise ValueError("engine.model is missing: name a model folder, a model on the hub, or the endpoint's")
         return self
 
     def resolved_window(self) -> int:

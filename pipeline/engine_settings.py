@@ -21,17 +21,41 @@ class ScriptedSettings(Settings):
     """A file to which the key of each request is appended as it is asked."""
 
 
+class EndpointSettings(Settings):
+    """An OpenAI-compatible server: vLLM's own, or any other. Needs neither Ray nor vLLM here."""
+
+    base_url: str | None = Field(None, pattern=r"^https?://[^\s@?#]+$")
+    """Where its API begins, "/v1" included: "http://127.0.0.1:8000/v1". No key in it."""
+    api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """The environment variable that holds the key; none is sent where it is not set."""
+    concurrency: int = Field(64, ge=1)
+    """Requests in flight at once."""
+    timeout_s: float = Field(600.0, gt=0)
+    """How long one request may take, in seconds, before it is asked again."""
+    attempts: int = Field(8, ge=1)
+    """How often one request is asked, over time-outs, 429, 5xx and cut connections, before the run stops with 75."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the server's own for every request, as they are. They count as changing rows."""
+
+
 class EngineSettings(Settings):
     """What answers requests."""
 
-    kind: Literal["vllm", "scripted"] = "vllm"
-    """`vllm`: Ray actors, on GPUs or CPUs. `scripted`: the tests' fake."""
+    kind: Literal["vllm", "openai", "scripted"] = "vllm"
+    """`vllm`: Ray actors, on GPUs or CPUs. `openai`: an OpenAI-compatible server. `scripted`: the tests' fake."""
     model: str | None = None
-    """A model folder, a name on the Hugging Face hub, or "shipped:embedded" (the demo's)."""
+    """A model folder, a name on the Hugging Face hub, "shipped:embedded" (the demo's), or an endpoint's name for one."""
     revision: str | None = None
     """Branch, tag or commit of a model on the hub."""
+    style: Literal["chat", "completion"] | None = None
+    """`chat`: an instruct model, through its chat template. `completion`: a base model, the paper's way. Unless set:
+    chat where the model has a chat template, and at an endpoint."""
+    system: str | None = None
+    """Chat style: a system message for every request, where the template takes one."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Chat style: variables of the chat template. Thinking is off where the template knows it, unless set here."""
     count: int = Field(1, ge=1)
-    """Engines, each in an actor of its own."""
+    """Engines, each in an actor of its own. An endpoint is one."""
     num_gpus: int = Field(1, ge=0)
     """GPUs of one engine: tensor parallel over them. 0 runs it on the CPU."""
     num_cpus: int = Field(1, ge=1)
@@ -42,6 +66,8 @@ class EngineSettings(Settings):
     """How long the first engine may take to load."""
     vllm: dict[str, Any] = Field(default_factory=dict)
     """vLLM's own engine options under vLLM's names (max_model_len, max_num_seqs, dtype, quantization, ...)."""
+    openai: EndpointSettings = EndpointSettings()
+    """The endpoint."""
     scripted: ScriptedSettings = ScriptedSettings()
     """Options of the scripted engine."""
 
@@ -50,6 +76,10 @@ class EngineSettings(Settings):
         seqs = self.vllm.get("max_num_seqs", 1)
         if type(seqs) is not int or seqs < 1:
             raise ValueError(f"vllm.max_num_seqs must be a whole number of at least 1, not {seqs!r}")
+        if self.kind == "openai" and self.openai.base_url is None:
+            raise ValueError('openai.base_url is missing: name the endpoint, as "http://127.0.0.1:8000/v1"')
+        if self.kind == "openai" and self.count != 1:
+            raise ValueError("count is for engines on Ray; an endpoint is one, and takes openai.concurrency requests")
         return self
 
     @property
@@ -60,4 +90,6 @@ class EngineSettings(Settings):
     @property
     def slots(self) -> int:
         """Requests that one engine holds: 1.2 x max_num_seqs, so that the next ones wait inside the engine."""
-        return self.scripted.capacity if self.kind == "scripted" else math.ceil(1.2 * self.max_num_seqs)
+        if self.kind == "scripted":
+            return self.scripted.capacity
+        return self.openai.concurrency if self.kind == "openai" else math.ceil(1.2 * self.max_num_seqs)

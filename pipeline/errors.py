@@ -33,12 +33,16 @@ class RunStopped(MillError):
 
 
 class ContentFault(MillError):
-    """A request that no engine can answer, for a reason that lies in its content. It becomes a failure row."""
+    """A request that no engine can answer, for a reason that lies in its content. It becomes a failure row.
 
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)
+    `text` is what the model wrote, where it wrote something.
+    """
+
+    def __init__(self, reason: Reason, detail: str, text: str = "") -> None:
+        super().__init__(reason, detail, text)
         self.reason = reason
         self.detail = detail
+        self.text = text
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"

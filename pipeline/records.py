@@ -21,6 +21,7 @@ class Stage(StrEnum):
     GATE = "gate"
     CLASSIFICATION = "classification"
     INSTANCES = "instances"
+    OUTPUT = "output"  # chat style: the answer to one instruction with its input
 
 
 class Reason(StrEnum):
@@ -30,6 +31,8 @@ class Reason(StrEnum):
     REQUEST_REFUSED = "request_refused"  # the engine refused the request: it is too long, or malformed
     ENGINE_KILLED = "engine_killed"  # an engine died while this request was alone on it
     RESPONSE_TRUNCATED = "response_truncated"  # compat: a response cut at max_tokens loses all of its items
+    NO_INSTRUCTION_PARSED = "no_instruction_parsed"  # chat: a reply with no list in it
+    THOUGHT_UNCLOSED = "thought_unclosed"  # chat: the answer ended inside its thinking block (of any stage)
     # One parsed instruction, in the paper's order.
     ITEM_TRUNCATED = "item_truncated"  # the last item of a response cut at max_tokens
     EMPTY = "empty"
@@ -39,12 +42,14 @@ class Reason(StrEnum):
     WRITE_A_PROGRAM = "write_a_program"
     PUNCTUATION_FIRST = "punctuation_first"
     NON_ASCII_FIRST = "non_ascii_first"
+    OWN_FILTER = "own_filter"  # a filter given from Python; the detail is its word
     NOT_NOVEL = "not_novel"
     TARGET_REACHED = "target_reached"
     # One instance of an admitted instruction.
     INSTANCE_TRUNCATED = "instance_truncated"
     INPUT_EQUALS_OUTPUT = "input_equals_output"
     EMPTY_OUTPUT = "empty_output"
+    REFUSAL = "refusal"  # the output declines the task
     ENDS_WITH_COLON = "ends_with_colon"
     CONFLICTING_INSTANCES = "conflicting_instances"
     DUPLICATE_INSTANCE = "duplicate_instance"
@@ -100,18 +105,34 @@ class RequestKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat. `role` is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+Prompt = str | tuple[Message, ...]
+"""What a model is sent: a text to go on with (completion style), or the turns of a chat up to the user's last."""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One call of a model. With `choices` the answer is constrained in decoding to one of them."""
 
     key: RequestKey
-    prompt: str
+    prompt: Prompt
     sampling: Sampling
     choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model answered. `finish_reason` is "stop" or "length"; tokens are counted by the engine."""
+    """What a model answered. `finish_reason` is "stop" or "length"; tokens are counted by the engine.
+
+    The answer to a chat may begin with a thinking block, "<think>...</think>"; an engine restores its opening tag where
+    the chat template wrote it. What a recipe gets has no such block (`pipeline/unit.py`).
+    """
 
     text: str
     finish_reason: str
