@@ -1,4 +1,5 @@
 # make demo   makes .venv from the lock, runs the main job on the embedded model, prints the result
+# make demo MODEL=...   the same on a model of yours: a folder or a name on the hub
 # make test   the same environment, all tests that need no GPU
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +9,7 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 .PHONY: demo test test-all lint clean
 
 demo: .venv/installed
-	@$(BIN)/instructmill demo
+	@$(BIN)/instructmill demo $(if $(MODEL),--model '$(MODEL)')
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"

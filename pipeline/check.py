@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from pipeline.chat import THINKING_SWITCHES, doubled_start
+from pipeline.chat import render as render_chat
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.models import context_length, model_file
+from pipeline.models import context_length, load_tokenizer, model_file
+from pipeline.records import Message, Prompt
 from pipeline.runs import Plan, read_manifest, refuse_other_configuration
 
-ITEMS_PER_PROMPT = 7  # at most: the list goes on from the ninth item, and stops before the sixteenth
+ITEMS_PER_PROMPT = 8  # at most: a list goes on from the ninth item to before the sixteenth; a chat is asked for eight
+LEAST_FOR_A_THOUGHT = 512  # tokens: few thoughts are shorter
 
 
 def check_plan(plan: Plan, folder: Path | None) -> Iterator[str]:
@@ -21,7 +26,10 @@ def check_plan(plan: Plan, folder: Path | None) -> Iterator[str]:
     yield f"seeds: {len(plan.seeds)} from {config.seeds}, {classification} of them classification"
     yield from (f"prompt {template.name}: {template.hash}" for template in plan.recipe.templates)
     yield check_folder(plan, folder) if folder else "run folder: not named; `run` needs `out` or --out DIR"
-    if config.engine.kind != "scripted":
+    yield f"style: {config.engine.style}: {plan.style_why}"
+    if config.engine.kind == "openai":
+        yield f"model: {plan.model['name']}, by its name at {config.engine.openai.base_url}"
+    elif config.engine.kind == "vllm":
         revision = plan.model["revision"] or "unknown (the hub was not reached)"
         yield f"model: {plan.model['name']}, revision {revision}, licence {plan.model['licence']}"
     yield from check_context(plan)
@@ -47,56 +55,112 @@ def check_folder(plan: Plan, folder: Path) -> str:
 
 
 def check_context(plan: Plan) -> Iterator[str]:
-    """Count the longest prompt of each stage against the model's context.
+    """Render each stage's prompt in its longest form with real demonstrations, and count it against the context.
 
-    Raises InputError naming the prompt and its tokens. Says so where the tokenizer's file or the library that reads it
-    is not at hand.
+    Raises InputError naming the prompt and its tokens, and where a model that thinks has too few of them. Says so where
+    what is needed to count is not at hand; warns of a doubled beginning-of-text token.
     """
-    engine = plan.config.engine
-    if engine.kind == "scripted" or engine.model is None:
-        return
-    context = context_length(engine, plan.model["revision"])
-    if context is None:
-        yield "context: not checked (its length is not known before the model loads)"
-        return
-    tokenizer_file = model_file(engine, plan.model["revision"], "tokenizer.json")
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        yield "context: not checked (the package `tokenizers` is not installed)"
-        return
-    if tokenizer_file is None:
-        yield "context: not checked (no tokenizer.json of the model at hand)"
+    engine, revision = plan.config.engine, plan.model["revision"]
+    if engine.kind != "vllm":
+        if engine.kind == "openai":
+            yield "context: not checked (the endpoint renders and counts)"
         return
     try:
-        tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    except Exception as error:  # noqa: BLE001 -- the library raises nothing narrower for a file it cannot read
-        raise InputError(f"{tokenizer_file}: not a tokenizer that can be read ({error})") from None
+        render = _chat_renderer(plan) if engine.style == "chat" else _completion_renderer(plan)
+    except LookupError as missing:
+        yield f"context: not checked ({missing.args[0]})"
+        return
+    context = context_length(engine, revision)
     for name, prompt, answer in _longest_prompts(plan):
-        tokens = len(tokenizer.encode(prompt).ids)
-        if tokens + answer > context:
+        rendered = render(prompt)
+        tokens = len(rendered.token_ids)
+        if context is not None and tokens + answer > context:
             raise InputError(
                 f"prompt {name}: its longest form has {tokens} tokens, which with {answer} for the answer is more than "
                 f"the context of {context}; show fewer demonstrations, lower max_tokens, or raise "
                 "engine.vllm.max_model_len"
             )
-        yield f"context: prompt {name} at most {tokens} tokens and {answer} for the answer, of {context}"
+        yield f"context: prompt {name} at most {tokens} tokens and {answer} for the answer, of {context or 'unknown'}"
+        if rendered.doubled_start:
+            yield f"  warning: prompt {name} begins with two beginning-of-text tokens"
+        if rendered.thinks and name != "classification":
+            if answer < LEAST_FOR_A_THOUGHT:
+                raise InputError(
+                    f"prompt {name}: the model thinks before it answers, and max_tokens = {answer} will not hold its "
+                    f"thought; raise it (to {4 * LEAST_FOR_A_THOUGHT} or more), or turn thinking off with "
+                    "engine.chat_template_kwargs"
+                )
+            yield f"  the model thinks first: its thought and its answer share the {answer} tokens"
 
 
-def _longest_prompts(plan: Plan) -> Iterator[tuple[str, str, int]]:
+class _Rendered(NamedTuple):
+    """A prompt as the model gets it."""
+
+    token_ids: list[int]
+    doubled_start: bool
+    thinks: bool
+
+
+def _completion_renderer(plan: Plan) -> Callable[[Any], _Rendered]:
+    """Tokens of a text by the model's own tokenizer. Raises LookupError where it is not at hand."""
+    file = model_file(plan.config.engine, plan.model["revision"], "tokenizer.json")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise LookupError("the package `tokenizers` is not installed") from None
+    if file is None:
+        raise LookupError("no tokenizer.json of the model at hand")
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # noqa: BLE001 -- the library raises nothing narrower for a file it cannot read
+        raise InputError(f"{file}: not a tokenizer that can be read ({error})") from None
+
+    def render(prompt: str) -> _Rendered:
+        encoded = tokenizer.encode(prompt)
+        doubled = encoded.ids[:1] == encoded.ids[1:2] and encoded.special_tokens_mask[:1] == [1]
+        return _Rendered(encoded.ids, doubled, thinks=False)
+
+    return render
+
+
+def _chat_renderer(plan: Plan) -> Callable[[Any], _Rendered]:
+    """Tokens of a chat by the model's own template. Raises LookupError where it is not at hand."""
+    engine = plan.config.engine
+    try:
+        tokenizer = load_tokenizer(engine, plan.model["revision"])
+    except ImportError:
+        raise LookupError("the package `transformers` is not installed") from None
+    if tokenizer is None:
+        raise LookupError("no tokenizer of the model at hand")
+
+    def render(prompt: tuple[Message, ...]) -> _Rendered:
+        try:
+            chat = render_chat(tokenizer, prompt, engine.chat_template_kwargs)
+        except ValueError as error:
+            raise InputError(f"engine.model = {engine.model!r}: {error}") from None
+        asked = any(engine.chat_template_kwargs.get(switch) for switch in THINKING_SWITCHES)
+        return _Rendered(chat.token_ids, doubled_start(chat.token_ids, tokenizer), bool(chat.thought) or asked)
+
+    return render
+
+
+def _longest_prompts(plan: Plan) -> Iterator[tuple[str, Prompt, int]]:
     """Each stage's prompt with the longest seeds in it, and the most tokens its answer may have."""
-    config, recipe = plan.config, plan.recipe
+    config, prompts = plan.config, plan.recipe.prompts
     by_length = sorted((seed.instruction for seed in plan.seeds), key=len, reverse=True)
     longest = by_length[0]
     yield (
-        recipe.bootstrap.name,
-        recipe.bootstrap_prompt(by_length[: config.bootstrap.demonstrations]),
+        prompts.bootstrap_template.name,
+        prompts.bootstrap(by_length[: config.bootstrap.demonstrations]),
         config.bootstrap.sampling.max_tokens,
     )
-    yield "classification", recipe.classification_prompt(longest), config.classification.sampling.max_tokens
+    yield "classification", prompts.classification(longest), config.classification.sampling.max_tokens
     answer = config.instances.sampling.max_tokens
-    yield "instance_output_first", recipe.instance_prompt(longest, is_classification=True), answer
-    yield "instance_input_first", recipe.instance_prompt(longest, is_classification=False), answer
+    yield "instance_output_first", prompts.instances(longest, is_classification=True), answer
+    yield "instance_input_first", prompts.instances(longest, is_classification=False), answer
+    if prompts.writes_outputs:
+        input = max((one.input for seed in plan.seeds for one in seed.instances), key=len)
+        yield "output", prompts.output(longest, input), config.instances.output_sampling.max_tokens
 
 
 def describe_window(config: Config, window: int) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from pipeline.errors import InputError, MillError, RunStopped
 
 DEMO_CONFIG = "shipped:demo.toml"
+MODEL_DEMO_CONFIG = "shipped:demo_model.toml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,13 +62,18 @@ def refuse_intruders() -> None:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """`instructmill demo`: the shipped demo configuration, then a look at what came out."""
+    """`instructmill demo`: the shipped demo configuration, or a model of one's own, then a look at what came out."""
     from pipeline.config import load_config
     from pipeline.drawing import draw_rows
     from pipeline.launch import launch, run_folder
     from pipeline.report import evenly, read_rows
 
-    config = load_config(DEMO_CONFIG, tuple(options.set), options.out)
+    if options.model is None:
+        config = load_config(DEMO_CONFIG, tuple(options.set), options.out)
+    else:
+        model = f"engine.model={json.dumps(options.model)}"
+        out = options.out or f"runs/demo-{Path(options.model).name}"
+        config = load_config(MODEL_DEMO_CONFIG, (model, *options.set), out)
     folder = run_folder(config)
     launch(config)
     draw_rows("a few of its rows", evenly(read_rows(folder, "data"), 3))
@@ -87,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         from pipeline.runs import make_plan
 
         plan = make_plan(config)
-        resolved = {**config.model_dump(mode="json"), "window": plan.window, "out": str(run_folder(config))}
+        resolved = {**plan.config.model_dump(mode="json"), "window": plan.window, "out": str(run_folder(config))}
         print(json.dumps({"fingerprint": plan.fingerprint, "config": resolved}, indent=1, ensure_ascii=False))
         return 0
     launch(config)
@@ -95,28 +101,28 @@ def run(options: argparse.Namespace) -> int:
 
 
 def preview(options: argparse.Namespace) -> int:
-    """`instructmill preview`: a few units, shown whole; writes nothing."""
+    """`instructmill preview`: a few units, shown whole, and what they foretell; writes nothing."""
     from pipeline.check import check_context
     from pipeline.config import load_config
-    from pipeline.drawing import draw_preview
+    from pipeline.counters import Counters
+    from pipeline.drawing import PreviewDrawing
     from pipeline.launch import engines_room, start_engine
-    from pipeline.preview import preview_units
+    from pipeline.preview import forecast, preview_units
     from pipeline.runs import make_plan
 
-    config = load_config(options.config, tuple(options.set))
-    plan = make_plan(config)
+    plan = make_plan(load_config(options.config, tuple(options.set)))
     list(check_context(plan))
 
-    async def show() -> None:
+    async def show() -> Counters:
         engine = await start_engine(plan)
         try:
-            async for unit in preview_units(plan, engine, options.n):
-                draw_preview(unit)
+            return await preview_units(plan, engine, options.n, PreviewDrawing().draw)
         finally:
             await engine.close()
 
-    with engines_room(config):
-        asyncio.run(show())
+    with engines_room(plan):
+        counters = asyncio.run(show())
+    print("\n".join(forecast(counters, plan.config.target, plan.config.engine.count)))
     return 0
 
 
@@ -132,11 +138,11 @@ def check(options: argparse.Namespace) -> int:
     plan = make_plan(config, read_manifest(folder) if folder else None)
     for line in check_plan(plan, folder):
         print(line)
-    if options.no_cluster or config.engine.kind == "scripted":
-        print("cluster: not looked at")
+    if options.no_cluster:
+        print("engines: not looked at")
     else:
-        with engines_room(config) as room:
-            print(f"cluster: {room}")
+        with engines_room(plan) as room:
+            print(room)
     print("all is well")
     return 0
 
@@ -194,16 +200,18 @@ def _parser() -> argparse.ArgumentParser:
             help="set a key by its path: bootstrap.machine_made=4",
         )
 
-    add_config(add(demo, "the embedded model, real Ray, real vLLM on the CPU, into runs/demo"), named=False)
+    added = add(demo, "the embedded model, real Ray, real vLLM on the CPU, into runs/demo")
+    add_config(added, named=False)
+    added.add_argument("--model", metavar="MODEL", help="a model folder or a name on the hub in its place")
     added = add(run, "start a run, or go on with the one in its folder")
     add_config(added)
     added.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
-    added = add(preview, "a few units, shown with prompt, raw completion and verdicts; writes nothing")
+    added = add(preview, "the first units, with prompt, raw reply and verdicts, and a forecast; writes nothing")
     add_config(added, out=False)
     added.add_argument("-n", type=_positive, default=3, metavar="UNITS", help="units to show (3)")
     added = add(check, "configuration, prompts, seeds, folder and cluster, before any model loads")
     add_config(added)
-    added.add_argument("--no-cluster", action="store_true", help="leave out what the cluster has")
+    added.add_argument("--no-cluster", action="store_true", help="leave out what the cluster or the endpoint has")
     added = add(status, "counts by stage and reason, tokens, rates, time left; of a live or a dead run")
     added.add_argument("run", metavar="RUN", help="a run folder")
     added.add_argument("--json", action="store_true", help="as JSON")

@@ -11,7 +11,7 @@ import json
 import textwrap
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -19,13 +19,19 @@ from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError
 from pipeline.settings import (
     BootstrapSettings,
+    ChatBootstrapSampling,
+    ChatClassificationSampling,
+    ChatInstanceSampling,
     ClassificationSettings,
     FilterSettings,
     InstanceSettings,
     NoveltySettings,
     PromptSettings,
+    SamplingSettings,
     Settings,
 )
+
+StageSettings = TypeVar("StageSettings", BootstrapSettings, ClassificationSettings, InstanceSettings)
 
 
 class BudgetSettings(Settings):
@@ -110,6 +116,35 @@ class Config(Settings):
         if self.window != "auto":
             return self.window
         return min(4 * self.engine.slots * self.engine.count, max(16, self.target // 16))
+
+
+def in_style(config: Config, style: Literal["chat", "completion"]) -> Config:
+    """The configuration with its style settled: what was not set has that style's defaults.
+
+    Raises InputError where something asked for belongs to the other style.
+    """
+    bootstrap, classification, instances = config.bootstrap, config.classification, config.instances
+    update: dict[str, Any] = {"engine": config.engine.model_copy(update={"style": style})}
+    refusals = {"drop_refusals": style == "chat"} if instances.drop_refusals is None else {}
+    if style == "chat":
+        if config.compat:
+            raise InputError(
+                "compat restores the paper's code, which knows no chat style; leave compat out, or set engine.style = "
+                '"completion"'
+            )
+        update["bootstrap"] = _sampled(bootstrap, ChatBootstrapSampling)
+        update["classification"] = _sampled(classification, ChatClassificationSampling)
+        instances = _sampled(instances, ChatInstanceSampling)
+    elif config.engine.system is not None or config.engine.chat_template_kwargs:
+        key = "system" if config.engine.system is not None else "chat_template_kwargs"
+        raise InputError(f'engine.{key} is for chat style; leave it out, or set engine.style = "chat"')
+    return config.model_copy(update={**update, "instances": instances.model_copy(update=refusals)})
+
+
+def _sampled(stage: StageSettings, defaults: type[SamplingSettings]) -> StageSettings:
+    """A stage's settings with other defaults for what its sampling does not set."""
+    sampling = stage.sampling.model_dump(include=stage.sampling.model_fields_set)
+    return stage.model_copy(update={"sampling": defaults(**sampling)})
 
 
 def load_config(path: str, overrides: tuple[str, ...] = (), out: str | None = None) -> Config:

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pipeline.config import Config
 from pipeline.counters import Counters
 from pipeline.engine import Engine
-from pipeline.errors import RunStopped
+from pipeline.errors import InputError, RunStopped
 from pipeline.gate import Gate
 from pipeline.pool import Pool
 from pipeline.records import Candidate, Completion, Request, Stage, UnitResult, Usage, Verdict
-from pipeline.stops import Ending, Stops
+from pipeline.stops import Ending, Stops, hopeless
 from pipeline.unit import Recipe, Unit, run_whole
 
 
@@ -212,6 +212,8 @@ class Driver:
             self._range.append(result)
             self.state.counters.add(result)
             self._next_ready += 1
+            if result.rejects and (sentence := hopeless(self.state.counters, result.rejects[-1])):
+                self.stop(InputError(sentence))
             self.state.stops.after_ready(result.unit, self.state.counters.tokens, self._seconds() / 3600)
             if self._range_full() and not self._complete():
                 self._commit_range(None)

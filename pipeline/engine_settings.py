@@ -44,7 +44,7 @@ class EngineSettings(Settings):
     kind: Literal["vllm", "openai", "scripted"] = "vllm"
     """`vllm`: Ray actors, on GPUs or CPUs. `openai`: an OpenAI-compatible server. `scripted`: the tests' fake."""
     model: str | None = None
-    """A model folder, a name on the Hugging Face hub, "shipped:embedded" (the demo's), or an endpoint's name for one."""
+    """A model folder, a name on the Hugging Face hub, "shipped:embedded" (the demo's), or an endpoint's model."""
     revision: str | None = None
     """Branch, tag or commit of a model on the hub."""
     style: Literal["chat", "completion"] | None = None

@@ -23,6 +23,8 @@ class Refusal(NamedTuple):
 
 
 Filter = Callable[[str], Refusal | None]
+OwnFilter = Callable[[str], str | None]
+"""A rule given from Python: None keeps an instruction, a few words refuse it."""
 
 
 def paper_filters(settings: FilterSettings) -> tuple[Filter, ...]:
@@ -45,6 +47,16 @@ def paper_filters(settings: FilterSettings) -> tuple[Filter, ...]:
     if settings.non_ascii_first:
         filters.append(lambda text: None if text[:1].isascii() else Refusal(Reason.NON_ASCII_FIRST, text[0]))
     return tuple(filters)
+
+
+def own_filter(rule: OwnFilter) -> Filter:
+    """A rule given from Python as a filter; its words become the detail."""
+
+    def check(text: str) -> Refusal | None:
+        why = rule(text)
+        return None if why is None else Refusal(Reason.OWN_FILTER, why)
+
+    return check
 
 
 def first_refusal(filters: Sequence[Filter], text: str) -> Refusal | None:
@@ -82,3 +94,36 @@ def _blacklisted(words: Sequence[str]) -> Filter:
         return Refusal(Reason.BLACKLISTED_WORD, found[0]) if found else None
 
     return check
+
+
+# Letters and stories have their own "I'm sorry, but I can't", so the apology alone says nothing: what counts is that an
+# assistant's work is declined. After an apology more verbs do.
+_APOLOGY = r"(?:(?:i'm|i am) (?:(?:very|so|really) )?(?:sorry|afraid)|sorry|i apologi[sz]e|my apologies|unfortunately)"
+_AN_AI = r"as an? (?:ai|artificial intelligence|(?:large )?language model)(?: language)?(?: model| assistant)?"
+_CANNOT = r"i(?:(?:'m| am) (?:unable|not able|not allowed) to| (?:can't|cannot|can not|won't|will not)(?: be able to)?)"
+_THAT = r"(?:that|this|such|any|your (?:request|question|task)|the (?:request|question|task))\b"
+_WORK = (
+    rf"(?:assist\b|help (?:you )?(?:with (?:{_THAT}|creating\b|writing\b)|create|write)|comply\b|fulfil|provide\b(?! for)"
+    rf"|generate\b|engage in\b|participate in\b|do that\b|(?:answer|complete|process|discuss|create|write) {_THAT}"
+    r"|(?:create|write|produce|share|offer|give) (?:\w+ )?(?:content|material|instructions|information|advice)\b)"
+)
+_WORK_AFTER_APOLOGY = (
+    r"(?:help(?: you)?(?: with this)?[.!,]|(?:create|write|produce|translate|summari[sz]e) (?:an?|the|this|about)\b"
+    r"|(?:access|open|browse|view|see) (?:the (?:internet|web|link|file|image)|external|links|files|images|websites))"
+)
+_REFUSAL = re.compile(
+    rf"(?:{_APOLOGY},?(?: but)? )?(?:{_AN_AI},? )?{_CANNOT} {_WORK}"
+    rf"|{_APOLOGY},?(?: but)? {_CANNOT} {_WORK_AFTER_APOLOGY}"
+    rf"|{_APOLOGY},?(?: but)? i (?:don't|do not) (?:have (?:access|the ability|enough information)|feel comfortable)"
+    rf"|(?:{_APOLOGY},?(?: but)? )?{_AN_AI},? (?:{_CANNOT}|i (?:don't|do not|have no)) "
+)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether an answer declines its task: "I'm sorry, but I can't help with that." English only.
+
+    Only the beginning is looked at, and in doubt it is no refusal: one that slips through is a poor row, while a letter
+    that begins "I'm sorry, but I can't come" is a good one.
+    """
+    beginning = " ".join(text.lstrip()[:400].lower().replace("’", "'").replace("*", "").split())
+    return _REFUSAL.match(beginning.lstrip("_># ")) is not None

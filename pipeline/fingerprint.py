@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.filters import OwnFilter
 from pipeline.prompting import Template
 from pipeline.shards import SCHEMA_VERSION
 
-FINGERPRINT_VERSION = 1
+FINGERPRINT_VERSION = 2
 
 # vLLM options that change how fast rows come and not which: a run may go on with other values.
 CAPACITY_OPTIONS = frozenset(
     "tensor_parallel_size pipeline_parallel_size gpu_memory_utilization max_num_seqs max_num_batched_tokens "
     "enforce_eager distributed_executor_backend kv_cache_memory_bytes block_size swap_space cpu_offload_gb "
     "enable_prefix_caching enable_chunked_prefill max_num_partial_prefills load_format disable_log_stats "
-    "download_dir compilation_config max_parallel_loading_workers".split()
+    "download_dir compilation_config max_parallel_loading_workers max_lora_rank max_loras".split()
 )
 
 
@@ -30,6 +32,7 @@ def fingerprint_values(
     templates: Sequence[Template],
     model: dict[str, Any],
     recipe_version: int,
+    own_filters: Sequence[OwnFilter] = (),
 ) -> dict[str, Any]:
     """Every value that changes rows, by its key in the configuration where it has one."""
     resolved = config.model_dump(mode="json")
@@ -44,12 +47,31 @@ def fingerprint_values(
         "seeds": seeds_sha256,
         "engine.kind": config.engine.kind,
         "engine.model": {key: model[key] for key in ("name", "revision")},
+        "engine.style": config.engine.style,
     }
+    if config.engine.style == "chat":
+        values["engine.system"] = config.engine.system
+        values |= _flat(config.engine.chat_template_kwargs, "engine.chat_template_kwargs")
+    if config.engine.kind == "openai":
+        values |= _flat(config.engine.openai.extra_body, "engine.openai.extra_body")
+    if own_filters:
+        values["filters.own"] = [_source_hash(each) for each in own_filters]
     values |= {f"prompts.{template.name}": template.hash for template in templates}
     for table in ("bootstrap", "filters", "novelty", "classification", "instances"):
         values |= _flat(resolved[table], table)
     options = {key: value for key, value in config.engine.vllm.items() if key not in CAPACITY_OPTIONS}
+    if model["adapter"]:  # its files in place of where they are
+        options["lora_modules"] = model["adapter"]
     return values | _flat(options, "engine.vllm")
+
+
+def _source_hash(own: OwnFilter) -> str:
+    """A filter given from Python by its name and a hash of its source, as far as Python knows it."""
+    try:
+        source = inspect.getsource(own)
+    except (OSError, TypeError):
+        source = ""
+    return f"{getattr(own, '__qualname__', 'filter')}:{hashlib.sha256(source.encode()).hexdigest()[:16]}"
 
 
 def fingerprint(values: dict[str, Any]) -> str:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline.check import check_context, check_folder
 from pipeline.config import Config
 from pipeline.driver import Driver, sums_close
+from pipeline.endpoint import OpenAIEngine
 from pipeline.engine import Engine
 from pipeline.errors import InputError, MillError, RunStopped
+from pipeline.filters import OwnFilter
 from pipeline.models import is_local
 from pipeline.progress import Progress, while_waiting
 from pipeline.report import summary
@@ -39,25 +41,27 @@ def run_folder(config: Config) -> Path:
     return Path(config.out).expanduser()
 
 
-def launch(config: Config) -> None:
+def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
     """Run a configuration to its end, into the folder it names: a new run, or on with the one that is there.
 
-    Prints the closing summary. Raises InputError for what is wrong before anything is written, and RunStopped when the
-    run stopped before its end: launch it again to go on. To be called in the main thread, which gets the signals.
+    `filters` are rules of one's own on an instruction, after the paper's: functions of its text alone, which return
+    None to keep it or a few words why not. Prints the closing summary. To be called in the main thread, which gets the
+    signals. Raises InputError for what is wrong before anything is written, and RunStopped when the run stopped before
+    its end: launch it again to go on.
     """
     folder = run_folder(config)
     fresh = read_manifest(folder) is None
     with ExitStack() as stack:
         if fresh:  # find what is wrong before anything is written
-            plan = make_plan(config)
+            plan = make_plan(config, filters=filters)
             check_folder(plan, folder)
             list(check_context(plan))
-            stack.enter_context(engines_room(config))
-        opened = open_run(config, folder)
+            stack.enter_context(engines_room(plan))
+        opened = open_run(config, folder, filters)
         stack.callback(opened.close)
         if opened.ending is None:
             if not fresh:
-                stack.enter_context(engines_room(config))
+                stack.enter_context(engines_room(opened.plan))
             asyncio.run(_drive(opened))
         elif opened.commits[-1].ending is None:  # a rule of this configuration ends a run that had stopped before
             opened.commit([], opened.state.counters, [], opened.ending, 0)
@@ -112,27 +116,41 @@ class _Signals:
 
 
 @contextmanager
-def engines_room(config: Config) -> Iterator[str]:
-    """The cluster, joined for as long as this lasts, with room for the engines asked for; says what it has.
+def engines_room(plan: Plan) -> Iterator[str]:
+    """Where the engines run, for as long as this lasts, in a line: the cluster, joined and with room, or the endpoint.
 
-    Where this process was in it before, it stays in it. The scripted engine needs none.
+    Where this process was in the cluster before, it stays in it. Raises InputError where there is no room, or the
+    endpoint cannot serve this configuration.
     """
+    config = plan.config
     if config.engine.kind == "scripted":
-        yield "not needed"
+        yield "engines: scripted, in this process"
+        return
+    if config.engine.kind == "openai":
+        yield f"endpoint: {asyncio.run(_ask_endpoint(plan))}"
         return
     try:
         from actors import cluster
     except ImportError as error:
         raise InputError(
-            f"engine.kind = 'vllm' needs Ray, which is not installed here ({error.name}); "
-            "install instructmill[vllm], or leave the cluster out with `check --no-cluster`"
+            f"engine.kind = 'vllm' needs Ray, which is not installed here ({error.name}); install instructmill[vllm], "
+            "or leave the cluster out with `check --no-cluster`"
         ) from None
     joined = cluster.connect()
     try:
-        yield str(cluster.require_room(config.engine))
+        yield f"cluster: {cluster.require_room(config.engine)}"
     finally:
         if joined:
             cluster.disconnect()
+
+
+async def _ask_endpoint(plan: Plan) -> str:
+    """What an endpoint says of itself. Raises InputError where it cannot serve this configuration."""
+    engine = OpenAIEngine(plan.config.engine)
+    try:
+        return str(await engine.start(plan.recipe.samplings))
+    finally:
+        await engine.close()
 
 
 async def start_engine(plan: Plan, note: Callable[..., None] | None = None) -> Engine:
@@ -145,6 +163,14 @@ async def start_engine(plan: Plan, note: Callable[..., None] | None = None) -> E
         return ScriptedEngine(
             capacity=scripted.capacity * config.engine.count, delay_s=scripted.delay_s, call_log=scripted.call_log
         )
+    if config.engine.kind == "openai":
+        endpoint = OpenAIEngine(config.engine, note)
+        try:
+            await endpoint.start(plan.recipe.samplings)
+        except BaseException:
+            await endpoint.close()
+            raise
+        return endpoint
     from actors import cluster
 
     # The very revision that the plan was made with, whatever the hub holds by now.

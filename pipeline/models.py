@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pipeline.adapters import lora_adapter
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError
+
+Style = Literal["chat", "completion"]
 
 
 def model_path(model: str) -> str:
@@ -51,8 +54,9 @@ def model_facts(engine: EngineSettings, before: dict[str, Any] | None = None) ->
     `before` is the manifest's entry of a run that goes on: where the same model and revision are asked for, it stands.
     Raises InputError when a model folder does not exist or is not one.
     """
-    if engine.kind == "scripted" or engine.model is None:
-        return {"name": "scripted", "asked": None, "revision": None, "files": {}, "licence": "unknown"}
+    if engine.kind != "vllm" or engine.model is None:  # of an endpoint's model no more is known than its name there
+        name = engine.model or engine.kind
+        return {"name": name, "asked": engine.revision, "revision": None, "files": {}, "licence": "unknown"}
     if is_local(engine.model):
         folder = Path(model_path(engine.model))
         if not folder.is_dir():
@@ -60,12 +64,30 @@ def model_facts(engine: EngineSettings, before: dict[str, Any] | None = None) ->
         if not (folder / "config.json").is_file():
             raise InputError(f"engine.model = {engine.model!r}: the folder has no config.json, so it is no model")
         files = model_digest(engine.model)
-        digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
         card = folder / "README.md"
         licence = _stated_licence(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else "unknown"
         name = engine.model if engine.model.startswith("shipped:") else folder.name
-        return {"name": name, "asked": None, "revision": digest[:12], "files": files, "licence": licence}
+        return {"name": name, "asked": None, "revision": _short_digest(files), "files": files, "licence": licence}
     return _hub_facts(engine.model, engine.revision, before)
+
+
+def adapter_facts(engine: EngineSettings) -> dict[str, str] | None:
+    """Name and digest of the LoRA adapter that an engine's options name; None where they name none.
+
+    Raises InputError where what they name is no adapter.
+    """
+    try:
+        adapter = lora_adapter(engine.vllm)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if adapter is None:
+        return None
+    name, path = adapter
+    return {"name": name, "revision": _short_digest(model_digest(path))}
+
+
+def _short_digest(files: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _hub_facts(model: str, revision: str | None, before: dict[str, Any] | None) -> dict[str, Any]:
@@ -106,6 +128,36 @@ def _stated_licence(card: str) -> str:
     return "unknown"
 
 
+def choose_style(engine: EngineSettings, revision: str | None) -> tuple[Style, str]:
+    """The style to ask a model in, and why in a few words.
+
+    Raises InputError where chat style is asked of a model without a chat template, or where it cannot be known.
+    """
+    asked = "as engine.style says"
+    if engine.kind == "scripted":
+        return engine.style or "completion", asked if engine.style else "the scripted engine's own"
+    if engine.kind == "openai":
+        return (
+            engine.style or "chat",
+            asked if engine.style else "an endpoint is asked so unless told otherwise",
+        )
+    try:
+        template = chat_template(engine, revision)
+    except InputError:
+        if engine.style is None:
+            raise
+        return engine.style, f"{asked}; whether the model has a chat template is not known here"
+    if engine.style == "chat" and template is None:
+        raise InputError(
+            f'engine.style = "chat", but {engine.model} has no chat template, as instruct models have; set '
+            'engine.style = "completion", or name an instruct model'
+        )
+    has = "has no chat template" if template is None else "has a chat template"
+    if engine.style:
+        return engine.style, f"{asked}; the model {has}"
+    return ("chat" if template else "completion"), f"the model {has}"
+
+
 def context_length(engine: EngineSettings, revision: str | None) -> int | None:
     """Tokens of prompt and answer together: `max_model_len` as it is set, or what the model's files say.
 
@@ -135,6 +187,28 @@ def chat_template(engine: EngineSettings, revision: str | None) -> str | None:
     if isinstance(template, list):  # several by name
         template = {each["name"]: each["template"] for each in template}.get("default")
     return template
+
+
+def load_tokenizer(engine: EngineSettings, revision: str | None) -> Any | None:
+    """The model's tokenizer with its chat template, as vLLM loads it; None where its files cannot be had.
+
+    Raises ImportError without `transformers`, and InputError for files that cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    name = str(engine.vllm.get("tokenizer", engine.model))
+    local = is_local(name)
+    try:
+        return AutoTokenizer.from_pretrained(
+            model_path(name),
+            revision=None if local else revision,
+            trust_remote_code=bool(engine.vllm.get("trust_remote_code", False)),
+            local_files_only=local or revision == engine.revision,  # see model_file
+        )
+    except OSError:
+        return None
+    except Exception as error:  # noqa: BLE001 -- transformers raises anything for files it cannot read
+        raise InputError(f"engine.model = {engine.model!r}: its tokenizer cannot be read ({error})") from None
 
 
 def model_file(engine: EngineSettings, revision: str | None, name: str) -> Path | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pipeline.filters import is_refusal
 from pipeline.prompting import EXAMPLE_LEAD, LABEL_LEAD
 from pipeline.records import Instance, Reason
 
@@ -94,14 +95,16 @@ class Judged:
     reason: Reason | None
 
 
-def judge_instances(instances: Iterable[Instance], *, truncated: bool, limit: int, rng: random.Random) -> list[Judged]:
+def judge_instances(
+    instances: Iterable[Instance], *, truncated: bool, limit: int, rng: random.Random, refusals: bool = False
+) -> list[Judged]:
     """The paper's rules on the instances of one instruction, in its order; every instance comes back once.
 
-    A truncated answer loses its last instance; invalid ones go; two outputs for one input condemn them all; copies go;
-    of more than `limit` a random choice stays.
+    A truncated answer loses its last instance; invalid ones go (with `refusals`, those that decline the task too); two
+    outputs for one input condemn them all; copies go; of more than `limit` a random choice stays.
     """
     parsed = list(instances)
-    reasons: list[Reason | None] = [_invalid(instance) for instance in parsed]
+    reasons = [judge_output(instance, truncated=False, refusals=refusals) for instance in parsed]
     if truncated and parsed:
         reasons[-1] = Reason.INSTANCE_TRUNCATED
     valid = [index for index, reason in enumerate(reasons) if reason is None]
@@ -113,24 +116,42 @@ def judge_instances(instances: Iterable[Instance], *, truncated: bool, limit: in
     if any(len(found) > 1 for found in outputs.values()):
         for index in valid:
             reasons[index] = Reason.CONFLICTING_INSTANCES
-        valid = []
-
-    first: dict[Instance, int] = {}
-    for index in valid:
-        if first.setdefault(parsed[index], index) != index:
-            reasons[index] = Reason.DUPLICATE_INSTANCE
-    distinct = list(first.values())
-    if len(distinct) > limit:
-        for index in set(distinct) - set(rng.sample(distinct, limit)):
-            reasons[index] = Reason.OVER_INSTANCE_LIMIT
-    return [Judged(index, instance, reasons[index]) for index, instance in enumerate(parsed)]
+    return _distinct(parsed, reasons, limit, rng)
 
 
-def _invalid(instance: Instance) -> Reason | None:
+def judge_inputs(inputs: Iterable[str], *, truncated: bool, limit: int, rng: random.Random) -> list[Judged]:
+    """Chat style: the rules that need no output yet, so that none is written in vain. Outputs are "" here.
+
+    A truncated answer loses its last input; copies go; of more than `limit` a random choice stays.
+    """
+    parsed = [Instance(text, "") for text in inputs]
+    reasons: list[Reason | None] = [Reason.ENDS_WITH_COLON if one.input.endswith(":") else None for one in parsed]
+    if truncated and parsed:
+        reasons[-1] = Reason.INSTANCE_TRUNCATED
+    return _distinct(parsed, reasons, limit, rng)
+
+
+def judge_output(instance: Instance, *, truncated: bool, refusals: bool) -> Reason | None:
+    """Why one instance is refused for its output, or None. `truncated`: the output was cut at max_tokens."""
+    if truncated:
+        return Reason.INSTANCE_TRUNCATED
     if not instance.output:
         return Reason.EMPTY_OUTPUT
     if instance.input == instance.output:
         return Reason.INPUT_EQUALS_OUTPUT
     if instance.input.endswith(":") or instance.output.endswith(":"):
         return Reason.ENDS_WITH_COLON
-    return None
+    return Reason.REFUSAL if refusals and is_refusal(instance.output) else None
+
+
+def _distinct(parsed: Sequence[Instance], reasons: list[Reason | None], limit: int, rng: random.Random) -> list[Judged]:
+    """Refuse copies among what is left, and all but a random choice of `limit`."""
+    first: dict[Instance, int] = {}
+    for index, instance in enumerate(parsed):
+        if reasons[index] is None and first.setdefault(instance, index) != index:
+            reasons[index] = Reason.DUPLICATE_INSTANCE
+    distinct = list(first.values())
+    if len(distinct) > limit:
+        for index in set(distinct) - set(rng.sample(distinct, limit)):
+            reasons[index] = Reason.OVER_INSTANCE_LIMIT
+    return [Judged(index, instance, reasons[index]) for index, instance in enumerate(parsed)]

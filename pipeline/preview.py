@@ -1,18 +1,21 @@
-"""A few units run in memory and kept whole: what `preview` shows. Nothing is written."""
+"""The first units of a run, in memory and kept whole, and what they foretell: `preview`. Nothing is written."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.config import BudgetSettings, ShardSettings
+from pipeline.counters import Counters
+from pipeline.driver import Driver, State
 from pipeline.engine import Engine
 from pipeline.errors import ContentFault
-from pipeline.gate import Gate
 from pipeline.novelty import NoveltyIndex
 from pipeline.pool import Pool
-from pipeline.records import Candidate, Completion, Request, UnitResult, Verdict
+from pipeline.records import Completion, Request, UnitResult
+from pipeline.report import clock
 from pipeline.runs import Plan
-from pipeline.unit import Unit, run_whole
+from pipeline.stops import Ending, Stops
 
 
 @dataclass
@@ -21,34 +24,79 @@ class PreviewedUnit:
 
     number: int
     exchanges: list[tuple[Request, Completion | ContentFault]] = field(default_factory=list)
-    result: UnitResult | None = None
+    result: UnitResult = field(default_factory=lambda: UnitResult(0))
 
 
-async def preview_units(plan: Plan, engine: Engine, count: int) -> AsyncIterator[PreviewedUnit]:
-    """Run `count` units one after the other, each sampling from the pool that the ones before it left."""
-    config = plan.config
+class _Recorder:
+    """An engine that keeps what passes through it, by unit."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.units: dict[int, PreviewedUnit] = {}
+
+    @property
+    def capacity(self) -> int:
+        return self._engine.capacity
+
+    async def generate(self, request: Request) -> Completion:
+        number = request.key.unit
+        exchanges = self.units.setdefault(number, PreviewedUnit(number)).exchanges
+        try:
+            completion = await self._engine.generate(request)
+        except ContentFault as fault:
+            exchanges.append((request, fault))
+            raise
+        exchanges.append((request, completion))
+        return completion
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+
+async def preview_units(plan: Plan, engine: Engine, count: int, show: Callable[[PreviewedUnit], None]) -> Counters:
+    """Run the first `count` units as `run` would, calling `show` with each in order; returns their counts."""
+    config = plan.config.model_copy(update={"budget": BudgetSettings(units=count), "shards": ShardSettings(rows=1)})
     pool = Pool(plan.seeds, NoveltyIndex() if config.novelty.enabled else None)
-    gate = Gate(pool, plan.run_name, config.novelty.threshold, config.target, lambda *_: True)
-    for number in range(count):
-        shown = PreviewedUnit(number)
+    state = State(pool, Counters(), Stops(config, plan.window), plan.run_name, plan.window)
+    recorder = _Recorder(engine)
 
-        async def generate(request: Request, shown: PreviewedUnit = shown) -> Completion:
-            try:
-                completion = await engine.generate(request)
-            except ContentFault as fault:
-                shown.exchanges.append((request, fault))
-                raise
-            shown.exchanges.append((request, completion))
-            return completion
+    def keep(results: Sequence[UnitResult], _: Counters, __: object, ___: Ending | None, ____: int) -> None:
+        for result in results:
+            unit = recorder.units.pop(result.unit, PreviewedUnit(result.unit))
+            unit.result = result
+            show(unit)
 
-        async def admit(candidates: Sequence[Candidate], number: int = number) -> list[Verdict]:
-            return await gate.admit(number, candidates)
+    await Driver(config, state, plan.recipe, recorder, keep).run()
+    return state.counters
 
-        unit = Unit(
-            number,
-            plan.run_name,
-            config.seed,
-            lambda size, machine_made, rng: pool.sample(pool.length_after(pool.units - 1), size, machine_made, rng),
+
+def forecast(counters: Counters, target: int, engines: int) -> Iterator[str]:
+    """What the target will take at the rates of some units: lines for a person."""
+    yield f"forecast to the target of {target:,} instructions, from {counters.units} units:"
+    if not counters.admitted:
+        yield "  none: nothing was admitted"
+        return
+    calls, admitted = counters.calls.total(), counters.admitted
+    prompt, generated = counters.prompt_tokens.total(), counters.completion_tokens.total()
+    times = target / admitted
+    yield (
+        f"  per admitted instruction  {calls / admitted:.1f} calls, {prompt / admitted:,.0f} prompt and "
+        f"{generated / admitted:,.0f} generated tokens, {counters.examples / admitted:.2f} rows"
+    )
+    if counters.examples:
+        yield (
+            f"  per row                   {calls / counters.examples:.1f} calls, {prompt / counters.examples:,.0f} "
+            f"prompt and {generated / counters.examples:,.0f} generated tokens"
         )
-        shown.result = await run_whole(plan.recipe, unit, generate, admit)
-        yield shown
+    yield (
+        f"  in all                    {counters.units * times:,.0f} units, {calls * times:,.0f} calls, "
+        f"{prompt * times:,.0f} prompt and {generated * times:,.0f} generated tokens"
+    )
+    if generated and counters.seconds:
+        rate = generated / counters.seconds
+        hours = counters.seconds * times * engines / 3600
+        yield (
+            f"  engine time               {hours:,.2f} engine-hours ({clock(counters.seconds * times)} with {engines}) "
+            f"at the measured {rate:,.0f} tokens/s; a preview does not fill an engine, so a run is faster"
+        )
+    yield "  Novelty falls as the pool grows, which is not in this forecast: later instructions take more."

@@ -43,14 +43,14 @@ class Template:
         return string.Template(self.text).substitute(variables)
 
 
-def load_template(name: str, path: str | None = None) -> Template:
-    """Read the shipped prompt `name`, or the file at `path` in its place ("shipped:demo/bootstrap.txt" is one too).
+def load_template(name: str, path: str | None = None, style: str = "completion") -> Template:
+    """Read the shipped prompt `name` of a style, or the file at `path` in its place ("shipped:demo/bootstrap.txt").
 
     Raises InputError when the file is missing or its variables are not exactly those the prompt declares.
     """
     where = f"prompt {name!r}"
     if path is None:
-        text = shipped_text(f"{name}.txt")
+        text = shipped_text(f"chat/{name}.txt" if style == "chat" else f"{name}.txt")
     else:
         where = f"[prompts] {name} = {path!r}"
         text = _read(path, where)
@@ -91,10 +91,10 @@ def demonstration_text(instruction: str) -> str:
     return re.sub(r"\s+", " ", instruction).strip().rstrip(":")
 
 
-def numbered_tasks(instructions: Sequence[str]) -> str:
-    """The bootstrap list: "1. ...", one a line, ending in the bare number where the model goes on."""
+def numbered_tasks(instructions: Sequence[str], *, lead: bool = True) -> str:
+    """The bootstrap list: "1. ...", one a line; with `lead` it ends in the bare number where a base model goes on."""
     lines = [f"{number}. {demonstration_text(text)}" for number, text in enumerate(instructions, start=1)]
-    return "\n".join([*lines, f"{len(instructions) + 1}."])
+    return "\n".join([*lines, f"{len(instructions) + 1}."] if lead else lines)
 
 
 def classification_demonstrations(seeds: Iterable[Seed]) -> str:
@@ -117,6 +117,18 @@ def input_first_demonstrations(seeds: Iterable[Seed], instances: int) -> str:
                 lines.append(f"Input: {instance.input}")
             lines.append(f"Output: {instance.output}")
         blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def input_demonstrations(seeds: Iterable[Seed], instances: int) -> str:
+    """Chat style: one block per seed with up to `instances` inputs, and "none" for a task that needs none."""
+    blocks = []
+    for seed in seeds:
+        lines = [f"Task: {demonstration_text(seed.instruction)}"]
+        inputs = [instance.input for instance in seed.instances[:instances] if instance.input]
+        for number, text in enumerate(inputs, start=1):
+            lines += [f"Example {number}", f"Input: {text}"]
+        blocks.append("\n".join(lines if inputs else [*lines, "Input: none"]))
     return "\n\n".join(blocks)
 
 

@@ -15,12 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline.config import Config
+from pipeline.config import Config, in_style
 from pipeline.counters import Counters
 from pipeline.driver import State
 from pipeline.errors import InputError, RunStopped
+from pipeline.filters import OwnFilter
 from pipeline.fingerprint import differing_keys, fingerprint, fingerprint_values
-from pipeline.models import model_facts
+from pipeline.models import adapter_facts, choose_style, model_facts
 from pipeline.novelty import NoveltyIndex
 from pipeline.pool import Pool
 from pipeline.recipes.self_instruct import RECIPE_VERSION, SelfInstruct
@@ -40,6 +41,7 @@ class Plan:
     seeds: Sequence[Seed]
     recipe: SelfInstruct
     model: dict[str, Any]
+    style_why: str  # why the configuration's style is what it is
     window: int
     values: dict[str, Any]  # what changes rows, by key
 
@@ -52,15 +54,21 @@ class Plan:
         return self.config.name or self.fingerprint[:8]
 
 
-def make_plan(config: Config, manifest: dict[str, Any] | None = None) -> Plan:
-    """Read and check every input. A run that goes on keeps the window and model revision of its manifest.
+def make_plan(config: Config, manifest: dict[str, Any] | None = None, filters: Sequence[OwnFilter] = ()) -> Plan:
+    """Read and check every input. A run that goes on keeps the window, style and model revision of its manifest.
 
-    Raises InputError naming the key, file or line.
+    `filters` are rules of one's own on an instruction. Raises InputError naming the key, file or line.
     """
     text = read_seed_text(config.seeds)
     seeds = parse_seeds(text, config.seeds)
-    recipe = SelfInstruct(config, seeds)
     model = model_facts(config.engine, manifest["model"] if manifest else None)
+    if manifest and config.engine.style is None:
+        style, why = manifest["values"].get("engine.style", "completion"), "as the run began"
+    else:
+        style, why = choose_style(config.engine, model["revision"])
+    config = in_style(config, style)
+    model = {**model, "adapter": adapter_facts(config.engine)}
+    recipe = SelfInstruct(config, seeds, filters)
     window = manifest["window"] if manifest and config.window == "auto" else config.resolved_window()
     values = fingerprint_values(
         config,
@@ -69,8 +77,9 @@ def make_plan(config: Config, manifest: dict[str, Any] | None = None) -> Plan:
         templates=recipe.templates,
         model=model,
         recipe_version=RECIPE_VERSION,
+        own_filters=filters,
     )
-    return Plan(config, seeds, recipe, model, window, values)
+    return Plan(config, seeds, recipe, model, why, window, values)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -158,14 +167,14 @@ class Run:
             self._lock.close()
 
 
-def open_run(config: Config, folder: Path) -> Run:
-    """Open a run folder to write: a new one is planned, one of the same configuration goes on.
+def open_run(config: Config, folder: Path, filters: Sequence[OwnFilter] = ()) -> Run:
+    """Open a run folder to write: a new one is planned, one of the same configuration (and filters) goes on.
 
     Raises InputError for a folder that cannot be written or belongs to another configuration, and RunStopped when
     another process on this machine is writing to it.
     """
     manifest = read_manifest(folder)
-    plan = make_plan(config, manifest)
+    plan = make_plan(config, manifest, filters)
     refuse_other_configuration(folder, manifest, plan)
     try:
         for name in ("commits", "log"):
@@ -263,8 +272,9 @@ def _claim_attempt(folder: Path, target: int) -> int:
 
 def _constants(plan: Plan) -> dict[str, Any]:
     """The columns that are the same in every row."""
-    revision = plan.model["revision"]
-    return {"recipe": plan.config.recipe, "model": plan.model["name"] + (f"@{revision}" if revision else "")}
+    parts = [part for part in (plan.model, plan.model["adapter"]) if part]
+    names = [part["name"] + (f"@{part['revision']}" if part["revision"] else "") for part in parts]
+    return {"recipe": plan.config.recipe, "model": "+".join(names)}
 
 
 def _manifest(plan: Plan) -> str:

@@ -86,6 +86,56 @@ class InstanceSampling(SamplingSettings):
     """The paper's: a sixth example, or the next task."""
 
 
+# Chat style. The paper's numbers were chosen for GPT-3: on a sharp instruct model a top_p of 0.5 gives the same list
+# again and again, a presence penalty of 2 bends its words, and a blank line, which it likes, would end a list.
+
+
+class ChatBootstrapSampling(BootstrapSampling):
+    """Chat style: hot, since every list should differ from all others, and without penalties."""
+
+    temperature: float = Field(1.0, ge=0, le=2)
+    """The model's own distribution."""
+    top_p: float = Field(0.95, gt=0, le=1)
+    """Without its unlikeliest words."""
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    """None."""
+    stop: tuple[str, ...] = ()
+    """The model ends its turn itself."""
+
+
+class ChatClassificationSampling(ClassificationSampling):
+    """Chat style: greedy and constrained, as in completion style."""
+
+    stop: tuple[str, ...] = ()
+    """The model ends its turn itself."""
+
+
+class ChatInstanceSampling(InstanceSampling):
+    """Chat style: inputs, or labels with inputs, as varied as the instructions."""
+
+    max_tokens: int = Field(1024, ge=1)
+    """Most tokens for all the inputs of one instruction."""
+    temperature: float = Field(1.0, ge=0, le=2)
+    """The model's own distribution."""
+    top_p: float = Field(0.95, gt=0, le=1)
+    """Without its unlikeliest words."""
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    """None."""
+    stop: tuple[str, ...] = ()
+    """The model ends its turn itself."""
+
+
+class OutputSampling(SamplingSettings):
+    """Chat style: the answer to one instruction with its input; cooler, since it should above all be right."""
+
+    max_tokens: int = Field(2048, ge=1)
+    """Most tokens of one answer."""
+    temperature: float = Field(0.7, ge=0, le=2)
+    """Not greedy: some instruct models go round in circles then."""
+    top_p: float = Field(0.95, gt=0, le=1)
+    """Without its unlikeliest words."""
+
+
 class BootstrapSettings(Settings):
     """Stage 1: new instructions from demonstrations (paper, section 2.2)."""
 
@@ -158,7 +208,11 @@ class InstanceSettings(Settings):
     limit: int = Field(5, ge=1)
     """Most instances kept of one instruction."""
     sampling: InstanceSampling = InstanceSampling()
-    """How instances are sampled."""
+    """How instances are sampled; in chat style, their inputs."""
+    output_sampling: OutputSampling = OutputSampling()
+    """Chat style: how the output of one instance is sampled."""
+    drop_refusals: bool | None = None
+    """Refuse an output that declines its task, in English. Unless set: in chat style only."""
 
 
 class PromptSettings(Settings):

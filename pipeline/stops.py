@@ -1,4 +1,4 @@
-"""When a run ends (design, 3): target, exhausted novelty, or a spent budget.
+"""When a run ends (design, 3): target, exhausted novelty, or a spent budget; and when it had better not go on.
 
 Each rule is judged in unit order from what units hold, so it fires at the same unit whatever the timing; only the
 budget of hours depends on time. A resume puts the committed units through the same rules.
@@ -11,6 +11,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.config import Config
+from pipeline.counters import Counters
+from pipeline.records import Reason, Reject
+
+HOPELESS_UNITS = 20
+MENDS = {
+    Reason.THOUGHT_UNCLOSED: "raise bootstrap.sampling.max_tokens, or turn thinking off in engine.chat_template_kwargs",
+    Reason.NO_INSTRUCTION_PARSED: "look at the replies with `inspect --rejected`: engine.style may not suit the model",
+    Reason.RESPONSE_TRUNCATED: "raise bootstrap.sampling.max_tokens",
+}
 
 
 class Ended(StrEnum):
@@ -30,6 +39,15 @@ class Ending:
     unit: int
     reason: Ended
     detail: str
+
+
+def hopeless(counters: Counters, failure: Reject) -> str | None:
+    """A sentence when every unit so far has failed, and there were enough of them to be sure; `failure` is the last."""
+    if counters.failed_units < counters.units or counters.units < HOPELESS_UNITS:
+        return None
+    detail = f": {failure.detail}" if failure.detail else ""
+    mend = MENDS.get(failure.reason, "look at what was refused with `inspect --rejected`")
+    return f"all of the first {counters.units} units failed, the last with {failure.reason}{detail}; {mend}"
 
 
 class Stops:

@@ -16,6 +16,7 @@ from pathlib import Path
 from pipeline.config import Config
 from pipeline.driver import Driver, sums_close
 from pipeline.engine import Engine
+from pipeline.prompting import LABEL_LEAD
 from pipeline.records import Completion, Request, RequestKey, Stage
 from pipeline.runs import Run, open_run
 
@@ -76,25 +77,48 @@ _PLACES = "in winter,at night,for children,before an exam,by hand,without tools,
 
 
 def scripted_answer(request: Request) -> Completion:
-    """An answer in the shape its stage expects. About one item in eight breaks a rule, so that every path is taken."""
+    """An answer in the shape its stage and style expect. About one item in eight breaks a rule: every path is taken."""
     rng = stream_of(request)
+    chat = not isinstance(request.prompt, str)
+    prompt = request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
+    labels = LABEL_LEAD in prompt if chat else prompt.endswith(LABEL_LEAD)
     match request.key.stage:
         case Stage.BOOTSTRAP:
-            text = _list_of_tasks(rng)
+            text = _chat_list(rng) if chat else _list_of_tasks(rng)
         case Stage.CLASSIFICATION:
-            text = rng.choices([" Yes", " No"], [1, 4])[0]
-        case _ if request.prompt.endswith("Class label:"):
-            text = f" warm\n{_words(rng, 6)}\nClass label: cold\n{_words(rng, 6)}\n"
+            text = rng.choices(request.choices or (" Yes", " No"), [1, 4])[0]
+        case Stage.OUTPUT:
+            text = _words(rng, 12) if rng.random() < 0.9 else "I'm sorry, but I can't help with that."
+        case _ if labels:
+            first = f"{LABEL_LEAD} warm" if chat else " warm"
+            text = f"{first}\n{_words(rng, 6)}\n{LABEL_LEAD} cold\n{_words(rng, 6)}\n"
+        case _ if chat:
+            text = f"Example 1\nInput: {_words(rng, 5)}\n\nExample 2\nInput: {_words(rng, 5)}"
+            if rng.random() < 0.2:
+                text = "Input: none"
         case _:
             text = (
                 f"\nInput: {_words(rng, 5)}\nOutput: {_words(rng, 9)}\nExample 2\nInput: {_words(rng, 5)}\nOutput: ok"
             )
             if rng.random() < 0.1:
                 text = "\nOutput:\n"
-    return Completion(text, "stop", len(request.prompt.split()), len(text.split()))
+    return Completion(text, "stop", len(prompt.split()), len(text.split()))
+
+
+def _chat_list(rng: random.Random) -> str:
+    items = _tasks(rng)
+    if rng.random() < 0.05:
+        return "I'm sorry, but I can't help with that."
+    lines = [f"{number}. **{item}**" for number, item in enumerate(items, start=1)]
+    return "Sure! Here are some new tasks:\n\n" + "\n\n".join(lines) + "\n\nLet me know if you need more!"
 
 
 def _list_of_tasks(rng: random.Random) -> str:
+    items = _tasks(rng)
+    return "".join(f" {item}\n{number}." for number, item in enumerate(items[:-1], start=10)) + f" {items[-1]}"
+
+
+def _tasks(rng: random.Random) -> list[str]:
     items = []
     for _ in range(7):
         item = f"{rng.choice(_VERBS)} the {_words(rng, rng.randint(2, 7))} {rng.choice(_PLACES)}."
@@ -106,7 +130,7 @@ def _list_of_tasks(rng: random.Random) -> str:
         elif slip < 0.12:
             item = f"({item})"
         items.append(item)
-    return "".join(f" {item}\n{number}." for number, item in enumerate(items[:-1], start=10)) + f" {items[-1]}"
+    return items
 
 
 def _words(rng: random.Random, count: int) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
+from pipeline.chat import answer_of
 from pipeline.errors import ContentFault
 from pipeline.pool import Demonstration
-from pipeline.records import Candidate, Completion, Reject, Request, Stage, UnitResult, Verdict
+from pipeline.records import Candidate, Completion, Reason, Reject, Request, Stage, UnitResult, Verdict
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ async def run_whole(recipe: Recipe, unit: Unit, generate: Generate, admit: Admit
     async def asked(request: Request) -> Completion:
         nonlocal stage
         stage = request.key.stage
-        return await generate(request)
+        return _without_thought(request, await generate(request))
 
     async def judged(candidates: Sequence[Candidate]) -> list[Verdict]:
         nonlocal passed
@@ -65,10 +66,22 @@ async def run_whole(recipe: Recipe, unit: Unit, generate: Generate, admit: Admit
     except ContentFault as fault:
         if passed:
             raise
-        result = UnitResult(unit.number, rejects=(Reject(unit.number, stage, fault.reason, fault.detail),))
+        failure = Reject(unit.number, stage, fault.reason, fault.detail, fault.text)
+        result = UnitResult(unit.number, rejects=(failure,))
     if not passed:
         await admit(())
     return result
+
+
+def _without_thought(request: Request, completion: Completion) -> Completion:
+    """Cut the thinking block that a chat's answer may begin with. Raises ContentFault where it does not end."""
+    if isinstance(request.prompt, str):
+        return completion
+    answer = answer_of(completion.text)
+    if answer is None:
+        detail = f"the answer of {completion.completion_tokens} tokens ended inside its thinking block"
+        raise ContentFault(Reason.THOUGHT_UNCLOSED, detail, completion.text)
+    return replace(completion, text=answer)
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pipeline.config
-from pipeline.config import load_config, parse_config
+from pipeline.config import in_style, load_config, parse_config
 from pipeline.errors import InputError
 from pipeline.settings import BLACKLIST, Settings
 
@@ -61,7 +61,24 @@ def test_unknown_key(values: dict[str, Any], sentence: str) -> None:
         pytest.param({"target": 1.5}, "key 'target': input should be a valid integer", id="fraction"),
         pytest.param({"target": 0}, "key 'target': input should be greater than or equal to 1", id="too-small"),
         pytest.param({"engine": 3}, "key 'engine': input should be a valid dictionary", id="value-for-table"),
-        pytest.param({"engine": {"kind": "x"}}, "key 'engine.kind': input should be 'vllm' or 'scripted'", id="choice"),
+        pytest.param(
+            {"engine": {"kind": "x"}}, "key 'engine.kind': input should be 'vllm', 'openai' or 'scripted'", id="choice"
+        ),
+        pytest.param(
+            {"engine": {"kind": "openai", "model": "m"}},
+            "engine: openai.base_url is missing",
+            id="endpoint-without-url",
+        ),
+        pytest.param(
+            {"engine": {"kind": "openai", "model": "m", "openai": {"base_url": "http://me:key@h/v1"}}},
+            "key 'engine.openai.base_url': string should match pattern",
+            id="key-in-url",
+        ),
+        pytest.param(
+            {"engine": {"kind": "openai", "model": "m", "count": 2, "openai": {"base_url": "http://h/v1"}}},
+            "engine: count is for engines on Ray",
+            id="endpoints",
+        ),
         pytest.param({"compat": "x"}, "key 'compat': input should be 'self-instruct'", id="compat"),
         pytest.param({"name": "a b"}, "key 'name': string should match pattern", id="name"),
         pytest.param({"name": 7}, "key 'name': input should be a valid string", id="number-for-text"),
@@ -235,6 +252,53 @@ def test_paper_configuration() -> None:
     assert (config.instances.output_first_demonstrations, config.instances.input_first_demonstrations) == (16, 11)
     assert (instances.temperature, instances.presence_penalty, instances.max_tokens) == (0.0, 1.5, 300)
     assert (instances.stop, config.instances.limit) == (("Example 6", "Task:"), 5)
+
+
+def test_chat_configuration() -> None:
+    """The chat configuration says what chat style does by default, number for number."""
+    config = load_config("shipped:self_instruct_chat.toml")
+    bare = parse_config({"engine": {"model": "m"}}, "x")
+    stated, default = in_style(config, "chat"), in_style(bare, "chat")
+    bootstrap = stated.bootstrap.sampling
+
+    assert config.engine.style == "chat"
+    assert (bootstrap.temperature, bootstrap.top_p, bootstrap.stop) == (1.0, 0.95, ())
+    assert (bootstrap.presence_penalty, bootstrap.frequency_penalty, bootstrap.repetition_penalty) == (0.0, 0.0, 1.0)
+    for table in ("bootstrap", "classification", "instances", "filters", "novelty"):
+        assert getattr(stated, table).model_dump() == getattr(default, table).model_dump(), table
+
+
+def test_a_style_has_its_own_defaults_for_what_is_not_set() -> None:
+    """Chat style changes the sampling that was left to its defaults, and nothing that was set."""
+    values = {"engine": {"model": "m"}, "bootstrap": {"sampling": {"top_p": 0.8, "stop": ["END"]}}}
+    config = parse_config(values, "x")
+    chat, completion = in_style(config, "chat"), in_style(config, "completion")
+
+    assert (chat.bootstrap.sampling.top_p, chat.bootstrap.sampling.stop) == (0.8, ("END",))
+    assert (chat.bootstrap.sampling.temperature, chat.bootstrap.sampling.presence_penalty) == (1.0, 0.0)
+    assert completion.bootstrap == config.bootstrap
+    assert (chat.instances.drop_refusals, completion.instances.drop_refusals) == (True, False)
+    assert (chat.engine.style, completion.engine.style) == ("chat", "completion")
+
+
+@pytest.mark.parametrize(
+    ("values", "style", "words"),
+    [
+        pytest.param({"compat": "self-instruct"}, "chat", "compat restores the paper's code", id="compat"),
+        pytest.param({"engine": {"system": "Be brief."}}, "completion", "engine.system is for chat style", id="system"),
+        pytest.param(
+            {"engine": {"chat_template_kwargs": {"a": 1}}},
+            "completion",
+            "engine.chat_template_kwargs is for chat style",
+            id="template-variables",
+        ),
+    ],
+)
+def test_what_belongs_to_the_other_style_is_refused(values: dict[str, Any], style: Any, words: str) -> None:
+    """A setting that the style cannot honour is named."""
+    config = parse_config({**values, "engine": {"model": "m", **values.get("engine", {})}}, "x")
+    with pytest.raises(InputError, match=words):
+        in_style(config, style)
 
 
 def models(model: type[Settings]) -> Iterator[type[Settings]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError
-from pipeline.models import is_local, model_digest, model_facts
+from pipeline.models import chat_template, choose_style, is_local, model_digest, model_facts
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,58 @@ def test_a_hub_model_stands_as_the_run_began_with_it_and_no_other_passes_for_it(
     assert facts("org/a") == began
     assert facts("org/b")["name"] == "org/b"
     assert facts("org/a", "v2")["revision"] == "v2"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder without a chat template."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        pytest.param("chat_template.jinja", "T", id="file"),
+        pytest.param("tokenizer_config.json", json.dumps({"chat_template": "T"}), id="key"),
+        pytest.param(
+            "tokenizer_config.json",
+            json.dumps(
+                {"chat_template": [{"name": "tool_use", "template": "U"}, {"name": "default", "template": "T"}]}
+            ),
+            id="several-by-name",
+        ),
+    ],
+)
+def test_a_chat_template_is_found_where_models_have_it(folder: Path, file: str, text: str) -> None:
+    """In a file of its own, as a key of the tokenizer's, or the default one of several; and none is none."""
+    before = chat_template(EngineSettings(model=str(folder)), None)
+    (folder / file).write_text(text)
+
+    assert before is None
+    assert chat_template(EngineSettings(model=str(folder)), None) == "T"
+
+
+def test_the_style_follows_the_chat_template_unless_it_is_set(folder: Path) -> None:
+    """With a template a model is asked for chats, without one for completions, and `engine.style` overrules."""
+    engine, completion = EngineSettings(model=str(folder)), EngineSettings(model=str(folder), style="completion")
+    without = choose_style(engine, None)
+    (folder / "chat_template.jinja").write_text("T")
+
+    assert without == ("completion", "the model has no chat template")
+    assert choose_style(engine, None) == ("chat", "the model has a chat template")
+    assert choose_style(completion, None) == ("completion", "as engine.style says; the model has a chat template")
+
+
+def test_chat_style_of_a_model_without_a_template_is_refused(folder: Path) -> None:
+    """The sentence says what is missing and what would mend it."""
+    with pytest.raises(InputError, match=r'has no chat template.*set engine.style = "completion"'):
+        choose_style(EngineSettings(model=str(folder), style="chat"), None)
+
+
+def test_a_hub_model_that_cannot_be_looked_up_needs_its_style_set() -> None:
+    """Without its files the style is not guessed; once it is set, the model is asked so."""
+    with pytest.raises(InputError, match=r"cannot be looked up.*set engine.style"):
+        choose_style(EngineSettings(model="org/unheard-of"), None)
+    assert choose_style(EngineSettings(model="org/unheard-of", style="chat"), None)[0] == "chat"

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from pipeline.config import parse_config
-from pipeline.stops import Ended, Ending, Stops
+from pipeline.counters import Counters
+from pipeline.records import Reason, Reject, Stage
+from pipeline.stops import Ended, Ending, Stops, hopeless
 
 
 def stops(window: int = 2, **values: Any) -> Stops:
@@ -149,3 +151,15 @@ def test_beyond() -> None:
     assert before is False
     assert [rules.beyond(unit) for unit in (3, 4, 5)] == [False, False, True]
     assert [counted.beyond(unit) for unit in (2, 3)] == [False, True]
+
+
+def test_a_run_whose_first_units_all_fail_is_hopeless() -> None:
+    """After 20 failed units and none that did not, the sentence gives the last reason and what would mend it."""
+    failure = Reject(19, Stage.BOOTSTRAP, Reason.THOUGHT_UNCLOSED, "the answer of 9 tokens ended inside")
+    early = hopeless(Counters(units=19, failed_units=19), failure)
+    mixed = hopeless(Counters(units=40, failed_units=39), failure)
+    sentence = hopeless(Counters(units=20, failed_units=20), failure) or ""
+
+    assert (early, mixed) == (None, None)
+    assert "all of the first 20 units failed, the last with thought_unclosed: the answer of 9 tokens" in sentence
+    assert "raise bootstrap.sampling.max_tokens" in sentence

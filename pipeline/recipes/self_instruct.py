@@ -7,39 +7,28 @@ One unit of work is one bootstrap prompt and all that comes of it:
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pipeline.config import Config
-from pipeline.errors import ContentFault, InputError
-from pipeline.filters import first_refusal, paper_filters
+from pipeline.errors import ContentFault
+from pipeline.filters import OwnFilter, first_refusal, own_filter, paper_filters
 from pipeline.gate import instruction_id
-from pipeline.parsing import (
-    judge_instances,
-    parse_classification,
-    parse_input_first,
-    parse_instructions,
-    parse_output_first,
-    with_lead,
-)
-from pipeline.prompting import (
-    Template,
-    classification_demonstrations,
-    input_first_demonstrations,
-    load_template,
-    numbered_tasks,
-    output_first_demonstrations,
-)
+from pipeline.parsing import Judged, judge_inputs, judge_instances, judge_output
+from pipeline.prompting import Template
+from pipeline.recipes.self_instruct_prompts import SelfInstructPrompts
 from pipeline.records import (
     Admitted,
     Candidate,
     Completion,
     Example,
+    Instance,
     Reason,
     Reject,
     Request,
     RequestKey,
+    Sampling,
     Seed,
     Stage,
     UnitResult,
@@ -47,53 +36,42 @@ from pipeline.records import (
 )
 from pipeline.unit import Admit, Generate, Unit, all_of
 
-RECIPE_VERSION = 1
-YES_NO = (" Yes", " No")
+RECIPE_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """One parsed instance with its fate, and the answer that wrote its output (of what has none: its input)."""
+
+    judged: Judged
+    stage: Stage
+    answer: Completion | None
+    detail: str = ""
+    text: str = ""
 
 
 class SelfInstruct:
-    """The method with its prompts. What is fixed for the whole run is built once, here."""
+    """The method over one unit. `filters` are rules of one's own on an instruction, after the paper's."""
 
-    def __init__(self, config: Config, seeds: Sequence[Seed]) -> None:
+    def __init__(self, config: Config, seeds: Sequence[Seed], filters: Sequence[OwnFilter] = ()) -> None:
         """Raises InputError for a prompt or a seed file that cannot serve this configuration."""
         self._config = config
         self._compat = config.compat == "self-instruct"
-        self._filters = paper_filters(config.filters)
-        prompts, name = config.prompts, "bootstrap_topic" if config.bootstrap.topic else "bootstrap"
-        self.bootstrap = load_template(name, getattr(prompts, name))
-        self.classification = load_template("classification", prompts.classification)
-        self.input_first = load_template("instance_input_first", prompts.instance_input_first)
-        self.output_first = load_template("instance_output_first", prompts.instance_output_first)
-        if len(seeds) < config.bootstrap.demonstrations:
-            raise InputError(
-                f"{config.seeds}: {len(seeds)} seeds are fewer than bootstrap.demonstrations = "
-                f"{config.bootstrap.demonstrations}; add seeds or lower it"
-            )
-        self._fix_demonstrations(seeds)
+        self._filters = (*paper_filters(config.filters), *map(own_filter, filters))
+        self.prompts = SelfInstructPrompts(config, seeds)
 
     @property
     def templates(self) -> tuple[Template, ...]:
-        return (self.bootstrap, self.classification, self.input_first, self.output_first)
+        return self.prompts.templates
 
-    def _fix_demonstrations(self, seeds: Sequence[Seed]) -> None:
-        """Choose the demonstrations of stages 2 and 3 from the seeds. They are the same in every prompt of the run, so
-        that an engine computes them once (prefix caching)."""
-        stage2, stage3 = self._config.classification, self._config.instances
-        rng = random.Random(f"{self._config.seed}/demonstrations")
-        yes = [seed for seed in seeds if seed.is_classification]
-        no = [seed for seed in seeds if not seed.is_classification]
-        shown = _draw(yes, stage2.positive, "classification.positive", rng)
-        shown += _draw(no, stage2.negative, "classification.negative", rng)
-        rng.shuffle(shown)
-        self._classification_demonstrations = classification_demonstrations(shown)
-
-        most, limit = stage3.demonstration_instances, stage3.demonstration_characters
-        yes = [seed for seed in yes if _characters(seed, most) <= limit]
-        no = [seed for seed in no if _characters(seed, most) <= limit]
-        shown = _draw(yes, stage3.output_first_demonstrations, "instances.output_first_demonstrations", rng)
-        self._output_first_demonstrations = output_first_demonstrations(shown, most)
-        shown = _draw(no, stage3.input_first_demonstrations, "instances.input_first_demonstrations", rng)
-        self._input_first_demonstrations = input_first_demonstrations(shown, most)
+    @property
+    def samplings(self) -> tuple[Sampling, ...]:
+        """Every decoding that a request of this run may ask for."""
+        config = self._config
+        tables = [config.bootstrap.sampling, config.classification.sampling, config.instances.sampling]
+        if self.prompts.writes_outputs:
+            tables.append(config.instances.output_sampling)
+        return tuple(table.resolved() for table in tables)
 
     async def run_unit(self, unit: Unit, generate: Generate, admit: Admit) -> UnitResult:
         """All four stages for one bootstrap prompt. Raises ContentFault when the bootstrap request has no answer."""
@@ -101,7 +79,7 @@ class SelfInstruct:
         settings = self._config.bootstrap
         demonstrations = unit.sample(settings.demonstrations, settings.machine_made, unit.stream())
         parents = tuple(demonstration.id for demonstration in demonstrations)
-        prompt = self.bootstrap_prompt([demonstration.instruction for demonstration in demonstrations])
+        prompt = self.prompts.bootstrap([demonstration.instruction for demonstration in demonstrations])
         completion = await generate(
             Request(RequestKey(unit.number, Stage.BOOTSTRAP), prompt, settings.sampling.resolved())
         )
@@ -114,7 +92,10 @@ class SelfInstruct:
         if truncated and self._compat:
             failure = Reject(unit.number, Stage.BOOTSTRAP, Reason.RESPONSE_TRUNCATED, text=completion.text)
             return replace(result, rejects=(failure,))
-        items = parse_instructions(completion.text, compat=self._compat)
+        items = self.prompts.read_instructions(completion.text)
+        if not items:  # a chat model may decline, or write prose
+            failure = Reject(unit.number, Stage.BOOTSTRAP, Reason.NO_INSTRUCTION_PARSED, text=completion.text)
+            return replace(result, rejects=(failure,))
 
         # The paper's filters, cheap ones first; novelty is the gate's (section 2.2, "Filtering and Postprocessing").
         candidates, rejects = [], []
@@ -155,102 +136,108 @@ class SelfInstruct:
             nearest_score=verdict.nearest.score if verdict.nearest else None,
         )
         key = RequestKey(unit.number, Stage.CLASSIFICATION, candidate.index)
+        prompt, sampling = self.prompts.classification(candidate.instruction), self._config.classification.sampling
         try:
-            answer = await generate(self._classification_request(key, candidate.instruction))
+            answer = await generate(Request(key, prompt, sampling.resolved(), self.prompts.choices))
         except ContentFault as fault:
-            closing = self._closing(admitted, key.stage, fault.reason, fault.detail)
-            return UnitResult(unit.number, admitted=(admitted,), rejects=(closing,))
-        is_classification = parse_classification(answer.text, compat=self._compat)
+            return self._closed(admitted, key.stage, fault.reason, fault.detail, fault.text)
+        is_classification = self.prompts.read_classification(answer.text)
         if is_classification is None:
-            closing = replace(self._closing(admitted, key.stage, Reason.CLASSIFICATION_UNPARSED), text=answer.text)
-            return UnitResult(unit.number, admitted=(admitted,), rejects=(closing,))
+            return self._closed(admitted, key.stage, Reason.CLASSIFICATION_UNPARSED, text=answer.text)
         admitted = replace(admitted, is_classification=is_classification)
 
         key = RequestKey(unit.number, Stage.INSTANCES, candidate.index)
-        request, template = self._instance_request(key, admitted)
+        prompt = self.prompts.instances(candidate.instruction, is_classification)
         try:
-            answer = await generate(request)
+            answer = await generate(Request(key, prompt, self._config.instances.sampling.resolved()))
         except ContentFault as fault:
-            closing = self._closing(admitted, key.stage, fault.reason, fault.detail)
-            return UnitResult(unit.number, admitted=(admitted,), rejects=(closing,))
-        return self._instances(unit, admitted, template, with_lead(request.prompt, answer.text), answer)
+            return self._closed(admitted, key.stage, fault.reason, fault.detail, fault.text)
+        if self.prompts.writes_outputs and not is_classification:
+            written = await self._write_outputs(unit, key, admitted, answer, generate)
+        else:
+            instances = self.prompts.read_instances(prompt, answer.text, is_classification)
+            judged = judge_instances(
+                instances,
+                truncated=answer.finish_reason == "length",
+                limit=self._config.instances.limit,
+                rng=unit.stream(candidate.index),
+                refusals=bool(self._config.instances.drop_refusals),
+            )
+            written = [_Written(one, Stage.INSTANCES, answer) for one in judged]
+        return self._rows(admitted, written, answer)
 
-    def _instances(
-        self, unit: Unit, admitted: Admitted, template: Template, text: str, answer: Completion
-    ) -> UnitResult:
-        """Rows and rejects from the answer of stage 3 (upstream's stage D)."""
-        parse = parse_output_first if admitted.is_classification else parse_input_first
-        candidate = int(admitted.instruction_id.rsplit("/", 1)[1])
-        judged = judge_instances(
-            parse(text, compat=self._compat),
+    async def _write_outputs(
+        self, unit: Unit, key: RequestKey, admitted: Admitted, answer: Completion, generate: Generate
+    ) -> list[_Written]:
+        """Chat style: ask for the output of each input that is kept, side by side, as ordinary turns."""
+        judged = judge_inputs(
+            self.prompts.read_inputs(answer.text),
             truncated=answer.finish_reason == "length",
             limit=self._config.instances.limit,
-            rng=unit.stream(candidate),
+            rng=unit.stream(key.candidate),
         )
-        hashes = tuple(f"{t.name}:{t.hash}" for t in (self.bootstrap, self.classification, template))
-        examples, rejects = [], []
-        for one in judged:
-            id = f"{admitted.instruction_id}/{one.index}"
-            row = Example(
-                id=id,
-                instruction_id=admitted.instruction_id,
-                instruction=admitted.instruction,
-                input=one.instance.input,
-                output=one.instance.output,
-                unit=unit.number,
-                is_classification=bool(admitted.is_classification),
-                parents=admitted.parents,
-                nearest_id=admitted.nearest_id,
-                nearest_score=admitted.nearest_score,
-                prompt_hashes=hashes,
-                finish_reason=answer.finish_reason,
-                prompt_tokens=answer.prompt_tokens,
-                completion_tokens=answer.completion_tokens,
+        sampling = self._config.instances.output_sampling.resolved()
+
+        async def write(one: Judged) -> _Written:
+            if one.reason is not None:
+                return _Written(one, Stage.INSTANCES, answer)
+            prompt = self.prompts.output(admitted.instruction, one.instance.input)
+            asked = replace(key, stage=Stage.OUTPUT, sample=one.index)
+            try:
+                output = await generate(Request(asked, prompt, sampling))
+            except ContentFault as fault:
+                return _Written(replace(one, reason=fault.reason), Stage.OUTPUT, None, fault.detail, fault.text)
+            instance = Instance(one.instance.input, output.text.strip())
+            reason = judge_output(
+                instance,
+                truncated=output.finish_reason == "length",
+                refusals=bool(self._config.instances.drop_refusals),
             )
-            if one.reason is None:
-                examples.append(row)
+            return _Written(Judged(one.index, instance, reason), Stage.OUTPUT, output)
+
+        return await all_of(write(one) for one in judged)
+
+    def _rows(self, admitted: Admitted, written: Sequence[_Written], answer: Completion) -> UnitResult:
+        """Rows and rejects of one admitted instruction (upstream's stage D). `answer` is that of stage 3."""
+        shown = self.prompts.instance_template(bool(admitted.is_classification))
+        templates = (self.prompts.bootstrap_template, self.prompts.classification_template, shown)
+        examples, rejects = [], []
+        for one in written:
+            fields: dict[str, Any] = {
+                "id": f"{admitted.instruction_id}/{one.judged.index}",
+                "instruction_id": admitted.instruction_id,
+                "instruction": admitted.instruction,
+                "input": one.judged.instance.input,
+                "output": one.judged.instance.output,
+                "unit": admitted.unit,
+                "is_classification": bool(admitted.is_classification),
+                "parents": admitted.parents,
+                "nearest_id": admitted.nearest_id,
+                "nearest_score": admitted.nearest_score,
+                "prompt_hashes": tuple(f"{template.name}:{template.hash}" for template in templates),
+                "finish_reason": one.answer.finish_reason if one.answer else None,
+                "prompt_tokens": one.answer.prompt_tokens if one.answer else None,
+                "completion_tokens": one.answer.completion_tokens if one.answer else None,
+            }
+            if one.judged.reason is None:
+                examples.append(Example(**fields))
             else:
-                fields = {name: getattr(row, name) for name in Example.__dataclass_fields__}
-                rejects.append(Reject(stage=Stage.INSTANCES, reason=one.reason, **fields))
+                rejects.append(
+                    Reject(stage=one.stage, reason=one.judged.reason, detail=one.detail, text=one.text, **fields)
+                )
         if not examples:
-            reason = Reason.NO_INSTANCE_KEPT if judged else Reason.NO_INSTANCE_PARSED
-            rejects.append(replace(self._closing(admitted, Stage.INSTANCES, reason), text=text))
+            reason = Reason.NO_INSTANCE_KEPT if written else Reason.NO_INSTANCE_PARSED
+            rejects.append(replace(self._closing(admitted, Stage.INSTANCES, reason), text=answer.text))
         return UnitResult(
-            unit.number,
-            instances=len(judged),
+            admitted.unit,
+            instances=len(written),
             admitted=(admitted,),
             examples=tuple(examples),
             rejects=tuple(rejects),
         )
 
-    def bootstrap_prompt(self, instructions: Sequence[str]) -> str:
-        """The prompt of stage 1 over these demonstrations."""
-        topic = self._config.bootstrap.topic
-        tasks = numbered_tasks(instructions)
-        return self.bootstrap.render(topic=topic, tasks=tasks) if topic else self.bootstrap.render(tasks=tasks)
-
-    def classification_prompt(self, instruction: str) -> str:
-        """The prompt of stage 2."""
-        return self.classification.render(demonstrations=self._classification_demonstrations, instruction=instruction)
-
-    def instance_prompt(self, instruction: str, is_classification: bool) -> str:
-        """The prompt of stage 3: label first for a classification task, input first otherwise."""
-        if is_classification:
-            return self.output_first.render(demonstrations=self._output_first_demonstrations, instruction=instruction)
-        return self.input_first.render(demonstrations=self._input_first_demonstrations, instruction=instruction)
-
-    def _classification_request(self, key: RequestKey, instruction: str) -> Request:
-        choices = () if self._compat else YES_NO
-        prompt = self.classification_prompt(instruction)
-        return Request(key, prompt, self._config.classification.sampling.resolved(), choices)
-
-    def _instance_request(self, key: RequestKey, admitted: Admitted) -> tuple[Request, Template]:
-        is_classification = bool(admitted.is_classification)
-        prompt = self.instance_prompt(admitted.instruction, is_classification)
-        template = self.output_first if is_classification else self.input_first
-        return Request(key, prompt, self._config.instances.sampling.resolved()), template
-
     def _refused(self, unit: Unit, candidate: Candidate, stage: Stage, reason: Reason, detail: str = "") -> Reject:
+        template = self.prompts.bootstrap_template
         return Reject(
             unit=unit.number,
             stage=stage,
@@ -260,7 +247,7 @@ class SelfInstruct:
             instruction_id=instruction_id(unit.run_name, unit.number, candidate.index),
             instruction=candidate.instruction,
             parents=candidate.parents,
-            prompt_hashes=(f"{self.bootstrap.name}:{self.bootstrap.hash}",),
+            prompt_hashes=(f"{template.name}:{template.hash}",),
         )
 
     def _not_admitted(self, unit: Unit, verdict: Verdict) -> Reject:
@@ -270,6 +257,11 @@ class SelfInstruct:
         if verdict.nearest is None:
             return reject
         return replace(reject, nearest_id=verdict.nearest.id, nearest_score=verdict.nearest.score)
+
+    def _closed(self, admitted: Admitted, stage: Stage, reason: Reason, detail: str = "", text: str = "") -> UnitResult:
+        """An admitted instruction that ends before it has any instance."""
+        closing = replace(self._closing(admitted, stage, reason, detail), text=text)
+        return UnitResult(admitted.unit, admitted=(admitted,), rejects=(closing,))
 
     def _closing(self, admitted: Admitted, stage: Stage, reason: Reason, detail: str = "") -> Reject:
         """The one reject of an admitted instruction that ends with no row."""
@@ -285,13 +277,3 @@ class SelfInstruct:
             nearest_id=admitted.nearest_id,
             nearest_score=admitted.nearest_score,
         )
-
-
-def _characters(seed: Seed, instances: int) -> int:
-    return len(seed.instruction) + sum(len(i.input) + len(i.output) for i in seed.instances[:instances])
-
-
-def _draw(seeds: Sequence[Seed], count: int, key: str, rng: random.Random) -> list[Seed]:
-    if count > len(seeds):
-        raise InputError(f"{key} = {count}: the seed file has {len(seeds)} that fit; lower it, or add seeds")
-    return rng.sample(seeds, count)

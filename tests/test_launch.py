@@ -1,0 +1,55 @@
+"""The way in from Python, and a run's end as a person meets it."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.launch import launch
+from pipeline.records import Completion, Request, Stage
+from pipeline.runs import read_manifest
+from pipeline.testing import scripted_answer
+
+
+def short(instruction: str) -> str | None:
+    """A filter of one's own."""
+    return "more than nine words" if len(instruction.split()) > 9 else None
+
+
+def other(instruction: str) -> str | None:
+    """Another filter."""
+    return None
+
+
+def test_a_filter_of_ones_own(scripted, tables, tmp_path, capsys) -> None:
+    """What it refuses is a reject with its words, nothing it refuses is admitted, and the summary still adds up."""
+    launch(scripted(out=str(tmp_path / "r")), filters=[short])
+    rows = tables(tmp_path / "r")
+    own = [row for row in rows["rejected"] if row["reason"] == "own_filter"]
+
+    assert {row["detail"] for row in own} == {"more than nine words"}
+    assert all(len(row["instruction"].split()) <= 9 for row in rows["pool"])
+    assert f"own_filter {len(own)}" in capsys.readouterr().out
+
+
+def test_another_filter_is_another_run(scripted, tmp_path) -> None:
+    """A folder begun with one filter is refused with another, and the key is named."""
+    launch(scripted(out=str(tmp_path / "r")), filters=[short])
+
+    assert read_manifest(tmp_path / "r")["values"]["filters.own"][0].startswith("short:")
+    for filters in ([other], []):
+        with pytest.raises(InputError, match=r"filters\.own"):
+            launch(scripted(out=str(tmp_path / "r"), target=99), filters=filters)
+
+
+def test_a_hopeless_run_ends_with_one_sentence(scripted, tables, tmp_path, monkeypatch) -> None:
+    """When no unit's thought ends, the run stops with what would mend it, and the failures are committed."""
+
+    def thinking(request: Request) -> Completion:
+        answer = scripted_answer(request)
+        return Completion("<think> hm", "length", 9, 9) if request.key.stage == Stage.BOOTSTRAP else answer
+
+    monkeypatch.setattr("pipeline.testing.scripted_answer", thinking)
+    with pytest.raises(InputError, match=r"all of the first 20 units failed.*raise bootstrap.sampling.max_tokens"):
+        launch(scripted(out=str(tmp_path / "r"), engine={"kind": "scripted", "style": "chat"}))
+    assert {row["reason"] for row in tables(tmp_path / "r")["rejected"]} == {"thought_unclosed"}
