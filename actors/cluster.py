@@ -18,6 +18,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 from actors.engine_pool import EnginePool
 from actors.messages import Answer, Call, EngineLost, Place, Pulse, Ready, StartFailure
 from actors.vllm_engine import VllmEngine
+from pipeline.adapters import lora_adapter
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError
 from pipeline.models import model_path
@@ -138,6 +139,9 @@ def require_room(settings: EngineSettings) -> Resources:
 def engine_pool(settings: EngineSettings, note: Callable[..., None] | None = None) -> EnginePool:
     """The pool of vLLM engines that the settings ask for, on the connected cluster. Nothing starts yet."""
     model = model_path(settings.model or "")
+    if adapter := lora_adapter(settings.vllm):  # whole, as a relative path means another folder on another machine
+        modules = [{"name": adapter[0], "path": adapter[1]}]
+        settings = settings.model_copy(update={"vllm": {**settings.vllm, "lora_modules": modules}})
     return actor_pool(VllmEngine, (model, settings), settings, note=note)
 
 

@@ -19,6 +19,7 @@ import dataclasses
 import difflib
 import os
 import queue
+import re
 import socket
 import sys
 import threading
@@ -29,11 +30,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from actors.messages import Answer, Call, Failed, Place, Pulse, Ready, Refused, StartFailure
+from pipeline.adapters import adapter_rank, lora_adapter
+from pipeline.chat import dropped_tokens, render
 from pipeline.engine_settings import EngineSettings
 from pipeline.records import Completion, Request
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
     from vllm.v1.engine.llm_engine import LLMEngine
 
 HOLD_S = 0.1  # an exchange with nothing to report returns after this, so that new requests need not wait longer
@@ -42,6 +46,7 @@ GATHER_S = (
 )
 CLOSE_S = 10.0
 STALL_S = 600.0  # a step that takes this long will not end
+LORA_RANKS = (16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank, from its default on
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,6 +72,9 @@ class VllmEngine:
         self._ready = False
         self._unfinished = 0
         self._steps = 0
+        self._adapter: LoRARequest | None = None  # the one for every request
+        self._dropped: re.Pattern[str] | None = None  # what a chat's answer loses where vLLM is not to drop it
+        self._thoughts: dict[int, str] = {}  # of each chat in the engine: the thinking tag that its prompt ends in
         self._pass_began = time.monotonic()
 
     async def place(self) -> Place:
@@ -146,16 +154,25 @@ class VllmEngine:
         os.environ.update(engine_environment(self._settings))
         if on_cpu and cores:
             os.sched_setaffinity(0, cores)  # this thread alone, and the OpenMP threads that it will start
+        options = engine_options(self._model, self._settings)
         import vllm
         from vllm.engine.arg_utils import EngineArgs
+        from vllm.lora.request import LoRARequest
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        options = engine_options(self._model, self._settings)
         known = {field.name for field in dataclasses.fields(EngineArgs)}
         for name in sorted(options.keys() - known):
             near = difflib.get_close_matches(name, known, n=1)
             raise TypeError(f"vLLM has no engine option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        return LLMEngine.from_engine_args(EngineArgs(**options)), vllm.__version__
+        engine = LLMEngine.from_engine_args(EngineArgs(**options))
+        self._dropped = dropped_tokens(engine.get_tokenizer())
+        if adapter := lora_adapter(self._settings.vllm):
+            self._adapter = LoRARequest(adapter[0], 1, adapter[1])
+            try:
+                engine.add_lora(self._adapter)
+            except Exception as error:  # of any type; a fault of the start, and not of the first request
+                raise ValueError(f"the LoRA adapter {adapter[1]} cannot be loaded: {error}") from error
+        return engine, vllm.__version__
 
     def _work(self, engine: LLMEngine, loop: asyncio.AbstractEventLoop) -> None:
         """Feed and step the engine until told to close."""
@@ -165,13 +182,15 @@ class VllmEngine:
                     return
                 if command.withdrawn:
                     engine.abort_request([str(call_id) for call_id in command.withdrawn])
+                    for call_id in command.withdrawn:
+                        self._thoughts.pop(call_id, None)
                 for call in command.calls:
                     self._add(engine, call)
             self._unfinished = engine.get_num_unfinished_requests()
             self._pass_began = time.monotonic()
             if self._unfinished:
                 self._steps += 1
-                self._answers.extend(_answer(output) for output in engine.step())
+                self._answers.extend(self._answer(output) for output in engine.step())
             if self._answers and not self._news.is_set():
                 loop.call_soon_threadsafe(self._news.set)
 
@@ -187,14 +206,51 @@ class VllmEngine:
         from vllm.exceptions import GracefulHTTPError, VLLMClientError
         from vllm.inputs import TokensPrompt
 
+        request, params = call.request, sampling_params(call.request)
         try:
-            token_ids = engine.get_tokenizer().encode(call.request.prompt)
+            token_ids, thought = self._tokens(engine.get_tokenizer(), request)
+        except ValueError as error:
+            self._answers.append(Answer(call.id, Refused(str(error))))
+            return
+        if thought is not None:
+            params.skip_special_tokens = self._dropped is None
+        try:
             prompt = TokensPrompt(prompt_token_ids=token_ids)
-            engine.add_request(str(call.id), prompt, sampling_params(call.request))
+            engine.add_request(str(call.id), prompt, params, lora_request=self._adapter)
         except VLLMClientError as error:
             self._answers.append(Answer(call.id, Refused(" ".join(str(error).split()))))
         except GracefulHTTPError as error:  # a queue limit of the user's own options: later there is room
             self._answers.append(Answer(call.id, Failed(str(error))))
+        else:
+            if thought is not None:
+                self._thoughts[call.id] = thought
+
+    def _tokens(self, tokenizer: Any, request: Request) -> tuple[list[int], str | None]:
+        """A prompt's tokens, and the thinking tag that a chat's prompt ends in; None in completion style.
+
+        Raises ValueError where the chat template refuses.
+        """
+        if isinstance(request.prompt, str):
+            return tokenizer.encode(request.prompt), None
+        variables = self._settings.chat_template_kwargs
+        chat = render(tokenizer, request.prompt, variables, constrained=bool(request.choices))
+        return chat.token_ids, chat.thought
+
+    def _answer(self, output: Any) -> Answer:
+        call_id, generated = int(output.request_id), output.outputs[0]
+        thought = self._thoughts.pop(call_id, None)
+        if generated.finish_reason not in ("stop", "length"):
+            return Answer(call_id, Failed(f"vLLM ended the request with {generated.finish_reason!r}"))
+        text = generated.text
+        if thought is not None:
+            text = thought + (self._dropped.sub("", text) if self._dropped else text)
+        completion = Completion(
+            text=text,
+            finish_reason=generated.finish_reason,
+            prompt_tokens=len(output.prompt_token_ids),
+            completion_tokens=len(generated.token_ids),
+        )
+        return Answer(call_id, completion)
 
 
 def engine_environment(settings: EngineSettings) -> dict[str, str]:
@@ -210,7 +266,10 @@ def engine_environment(settings: EngineSettings) -> dict[str, str]:
 
 
 def engine_options(model: str, settings: EngineSettings) -> dict[str, Any]:
-    """vLLM's engine options: ours, then the user's, which win."""
+    """vLLM's engine options: ours, then the user's, which win.
+
+    Raises ValueError for `lora_modules`, which is the server's option and stays out, where it names no adapter.
+    """
     options: dict[str, Any] = {
         "model": model,
         "max_num_seqs": settings.max_num_seqs,
@@ -224,7 +283,11 @@ def engine_options(model: str, settings: EngineSettings) -> dict[str, Any]:
     elif settings.num_gpus > 1:
         # Processes of this actor on its own GPUs; by itself vLLM would start Ray actors and look for more GPUs.
         options |= {"tensor_parallel_size": settings.num_gpus, "distributed_executor_backend": "mp"}
-    return options | settings.vllm
+    if adapter := lora_adapter(settings.vllm):
+        rank = adapter_rank(adapter[1])
+        room = next((each for each in LORA_RANKS if each >= rank), LORA_RANKS[-1])
+        options |= {"enable_lora": True, "max_lora_rank": room}
+    return options | {name: value for name, value in settings.vllm.items() if name != "lora_modules"}
 
 
 def sampling_params(request: Request) -> SamplingParams:
@@ -254,19 +317,6 @@ def sampling_params(request: Request) -> SamplingParams:
         output_kind=RequestOutputKind.FINAL_ONLY,
         structured_outputs=StructuredOutputsParams(choice=list(request.choices)) if request.choices else None,
     )
-
-
-def _answer(output: Any) -> Answer:
-    generated = output.outputs[0]
-    if generated.finish_reason not in ("stop", "length"):
-        return Answer(int(output.request_id), Failed(f"vLLM ended the request with {generated.finish_reason!r}"))
-    completion = Completion(
-        text=generated.text,
-        finish_reason=generated.finish_reason,
-        prompt_tokens=len(output.prompt_token_ids),
-        completion_tokens=len(generated.token_ids),
-    )
-    return Answer(int(output.request_id), completion)
 
 
 def _is_configuration(error: BaseException) -> bool:

@@ -161,7 +161,9 @@ async def test_options_are_ours_unless_the_user_says_otherwise() -> None:
     )
     assert (options["tensor_parallel_size"], options["distributed_executor_backend"]) == (4, "mp")
     assert (options["max_num_seqs"], options["seed"], options["revision"]) == (8, 3, "r")
-    assert "trust_remote_code" not in options
+    assert not options.keys() & {"trust_remote_code", "quantization", "enable_lora"}
+    passed = {"quantization": "fp8", "trust_remote_code": True, "load_format": "dummy", "revision": "other"}
+    assert passed.items() <= engine_options("m", EngineSettings(model="m", revision="r", vllm=passed)).items()
     on_cpu = engine_options("m", EngineSettings(model="m", num_gpus=0, vllm={"enforce_eager": False}))
     assert on_cpu["enforce_eager"] is False
     assert on_cpu["kv_cache_memory_bytes"] == 2**30
