@@ -12,20 +12,23 @@ from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.models import context_length, load_tokenizer, model_file
 from pipeline.records import Message, Prompt
-from pipeline.runs import Plan, read_manifest, refuse_other_configuration
+from pipeline.runs import Plan
 
 ITEMS_PER_PROMPT = 8  # at most: a list goes on from the ninth item to before the sixteenth; a chat is asked for eight
 LEAST_FOR_A_THOUGHT = 512  # tokens: few thoughts are shorter
 
 
-def check_plan(plan: Plan, folder: Path | None) -> Iterator[str]:
-    """One line for each thing looked at, the run folder where one is named. Raises InputError at the first fault."""
+def check_plan(plan: Plan, folder: Path | None, *, goes_on: bool = False) -> Iterator[str]:
+    """One line for each thing looked at, the run folder where one is named; `goes_on` with the run that it holds.
+
+    Raises InputError at the first fault.
+    """
     config = plan.config
     classification = sum(seed.is_classification for seed in plan.seeds)
     yield f"configuration: run {plan.run_name}, recipe {config.recipe}, fingerprint {plan.fingerprint[:8]}"
     yield f"seeds: {len(plan.seeds)} from {config.seeds}, {classification} of them classification"
     yield from (f"prompt {template.name}: {template.hash}" for template in plan.recipe.templates)
-    yield check_folder(plan, folder) if folder else "run folder: not named; `run` needs `out` or --out DIR"
+    yield check_folder(folder, goes_on=goes_on) if folder else "run folder: not named; `run` needs `out` or --out DIR"
     yield f"style: {config.engine.style}: {plan.style_why}"
     if config.engine.kind == "openai":
         yield f"model: {plan.model['name']}, by its name at {config.engine.openai.base_url}"
@@ -36,10 +39,8 @@ def check_plan(plan: Plan, folder: Path | None) -> Iterator[str]:
     yield from describe_window(config, plan.window)
 
 
-def check_folder(plan: Plan, folder: Path) -> str:
-    """Raise InputError when the run folder cannot be written or holds another configuration's run."""
-    manifest = read_manifest(folder)
-    refuse_other_configuration(folder, manifest, plan)
+def check_folder(folder: Path, *, goes_on: bool = False) -> str:
+    """What the run folder is. Raises InputError when it cannot be written."""
     for place in (folder, *folder.parents):
         if place.is_dir():
             probe = place / ".instructmill-probe"
@@ -51,7 +52,7 @@ def check_folder(plan: Plan, folder: Path) -> str:
             break
         if place.exists():
             raise InputError(f"{folder}: the run folder cannot be written: {place} is not a folder")
-    return f"run folder: {folder}, {'goes on with the run in it' if manifest else 'new'}"
+    return f"run folder: {folder}, {'goes on with the run in it' if goes_on else 'new'}"
 
 
 def check_context(plan: Plan) -> Iterator[str]:

@@ -131,12 +131,12 @@ def check(options: argparse.Namespace) -> int:
     from pipeline.check import check_plan
     from pipeline.config import load_config
     from pipeline.launch import engines_room
-    from pipeline.runs import make_plan, read_manifest
+    from pipeline.runs import make_plan, plan_for
 
     config = load_config(options.config, tuple(options.set), options.out)
     folder = Path(config.out).expanduser() if config.out else None
-    plan = make_plan(config, read_manifest(folder) if folder else None)
-    for line in check_plan(plan, folder):
+    plan, manifest = plan_for(folder, config) if folder else (make_plan(config), None)
+    for line in check_plan(plan, folder, goes_on=manifest is not None):
         print(line)
     if options.no_cluster:
         print("engines: not looked at")

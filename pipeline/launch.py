@@ -22,7 +22,7 @@ from pipeline.filters import OwnFilter
 from pipeline.models import is_local
 from pipeline.progress import Progress, while_waiting
 from pipeline.report import summary
-from pipeline.runs import Plan, Run, make_plan, open_run, read_manifest
+from pipeline.runs import Plan, Run, open_run, plan_for
 
 # What would make a run go on that has ended, by the rule that ended it.
 GOES_ON = {
@@ -50,11 +50,11 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
     its end: launch it again to go on.
     """
     folder = run_folder(config)
-    fresh = read_manifest(folder) is None
+    plan, manifest = plan_for(folder, config, filters)
+    fresh = manifest is None
     with ExitStack() as stack:
         if fresh:  # find what is wrong before anything is written
-            plan = make_plan(config, filters=filters)
-            check_folder(plan, folder)
+            check_folder(folder)
             list(check_context(plan))
             stack.enter_context(engines_room(plan))
         opened = open_run(config, folder, filters)

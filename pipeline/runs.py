@@ -173,9 +173,7 @@ def open_run(config: Config, folder: Path, filters: Sequence[OwnFilter] = ()) ->
     Raises InputError for a folder that cannot be written or belongs to another configuration, and RunStopped when
     another process on this machine is writing to it.
     """
-    manifest = read_manifest(folder)
-    plan = make_plan(config, manifest, filters)
-    refuse_other_configuration(folder, manifest, plan)
+    plan, manifest = plan_for(folder, config, filters)
     try:
         for name in ("commits", "log"):
             (folder / ".run" / name).mkdir(parents=True, exist_ok=True)
@@ -191,6 +189,10 @@ def open_run(config: Config, folder: Path, filters: Sequence[OwnFilter] = ()) ->
     lock.write(f"process {os.getpid()} on {platform.node()}")
     lock.flush()
     if manifest is None:
+        for stale in (folder / ".run" / "commits" / "000000.json", folder / ".run" / "manifest.json"):
+            stale.unlink(
+                missing_ok=True
+            )  # of a plan that made nothing; what it had written is swept with the strangers
         create_file(folder / ".run" / "manifest.json", _manifest(plan).encode())
     return Run(folder, plan, lock)
 
@@ -205,16 +207,25 @@ def _locked(lock: TextIO) -> bool:
     return False
 
 
-def refuse_other_configuration(folder: Path, manifest: dict[str, Any] | None, plan: Plan) -> None:
-    """Raise InputError where a folder holds no run but other things, or a run that differs from this plan: the keys."""
+def plan_for(folder: Path, config: Config, filters: Sequence[OwnFilter] = ()) -> tuple[Plan, dict[str, Any] | None]:
+    """The plan of a configuration for a folder, and the manifest of the run there that it goes on with, or None.
+
+    A run that another configuration planned and that has no unit yet (its engines never started) is planned anew.
+    Raises InputError where the folder holds no run but other things, or the begun run of another configuration.
+    """
+    manifest = read_manifest(folder)
     if manifest is None and folder.is_dir() and any(entry.name != ".run" for entry in folder.iterdir()):
         raise InputError(f"{folder}: the folder is not empty and holds no run; name an empty or new one")
-    if manifest is not None and manifest["fingerprint"] != plan.fingerprint:
-        keys = "; ".join(differing_keys(manifest["values"], plan.values))
-        raise InputError(
-            f"{folder}: the folder holds a run of another configuration; it differs in {keys}. "
-            "Restore these keys to go on with it, or name another folder"
-        )
+    plan = make_plan(config, manifest, filters)
+    if manifest is None or manifest["fingerprint"] == plan.fingerprint:
+        return plan, manifest
+    if all(commit.end == 0 for commit in read_commits(folder)) and not is_running(folder):
+        return make_plan(config, None, filters), None
+    keys = "; ".join(differing_keys(manifest["values"], plan.values))
+    raise InputError(
+        f"{folder}: the folder holds a run of another configuration; it differs in {keys}. "
+        "Restore these keys to go on with it, or name another folder"
+    )
 
 
 def is_running(folder: Path) -> bool:

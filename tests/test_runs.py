@@ -65,7 +65,7 @@ def test_what_changes_no_row_is_not_in_the_fingerprint(scripted, change):
 )
 def test_what_changes_rows_is_in_the_fingerprint_and_named(scripted, tmp_path, change, key):
     """A folder of another configuration is refused with the differing key and both values; nothing is changed in it."""
-    open_run(scripted(), tmp_path / "r").close()
+    asyncio.run(run_to_end(scripted(budget={"units": 1}), tmp_path / "r", ScriptedEngine()))
     files = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError, match=rf"differs in {re.escape(key)} \(.* there, .* here\)\. Restore these keys"):
         open_run(scripted(**change), tmp_path / "r")
@@ -164,3 +164,17 @@ def test_a_damaged_shard_is_named(scripted, tmp_path):
     shard.unlink()
     with pytest.raises(InputError, match=rf"{shard.name}: a shard that its commit names cannot be read"):
         open_run(scripted(target=20), tmp_path / "r")
+
+
+def test_a_plan_that_made_nothing_gives_way_to_another(scripted, tables, tmp_path):
+    """Where engines never started, a mended configuration plans the folder anew; once there is a unit it is refused."""
+    folder = tmp_path / "r"
+    open_run(scripted(), folder).close()
+    asyncio.run(run_to_end(scripted(seed=7), folder, ScriptedEngine()))
+    alone = tmp_path / "alone"
+    asyncio.run(run_to_end(scripted(seed=7), alone, ScriptedEngine()))
+
+    assert read_manifest(folder)["seed"] == 7
+    assert tables(folder) == tables(alone)
+    with pytest.raises(InputError, match="another configuration; it differs in seed"):
+        open_run(scripted(), folder)
