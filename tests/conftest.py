@@ -13,7 +13,8 @@ import pytest
 from pipeline.config import Config, parse_config
 from pipeline.report import read_rows
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
 
 # Nothing in the suite may reach for a hub, and vLLM's CPU engine skips its warm-up.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -46,6 +47,23 @@ def scripted() -> Callable[..., Config]:
 def tables() -> Callable[[Path], dict[str, list[dict[str, Any]]]]:
     """Reads every row of a run folder, in order."""
     return lambda folder: {kind: read_rows(folder, kind) for kind in ("data", "pool", "rejected")}
+
+
+@pytest.fixture(scope="session")
+def without_ray_and_vllm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment for processes in which Ray, vLLM, torch and transformers cannot be imported, and with no key."""
+    folder = tmp_path_factory.mktemp("blocked")
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('ray', 'vllm', 'torch', 'transformers'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    environment.pop("OPENAI_API_KEY", None)
+    return environment
 
 
 @pytest.fixture(scope="session")

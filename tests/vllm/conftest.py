@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from actors import cluster
 from actors.engine_pool import EnginePool
 from pipeline.engine_settings import EngineSettings
 from pipeline.models import model_path
+from tests.vllm.server import NAME, make_chat_model, serve
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +42,15 @@ async def vllm_pool(ray_session: None, vllm_settings: EngineSettings) -> AsyncIt
     await pool.start()
     yield pool
     await pool.close()
+
+
+@pytest.fixture(scope="session")
+def chat_model(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model with a chat template that hands a user's turn on as it is."""
+    return make_chat_model(model_folder, tmp_path_factory.mktemp("model") / NAME)
+
+
+@pytest.fixture(scope="session")
+def vllm_server(chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address and the model's name of a real server that wants a key."""
+    yield from serve(chat_model, tmp_path_factory.mktemp("server") / "log")
