@@ -44,5 +44,5 @@ def test_the_python_of_the_readme_runs(files: Path) -> None:
     (files / "mine.py").write_text(code)
     exec(compile(code, "mine.py", "exec"), {})
 
-    assert len(code.strip().splitlines()) <= 10
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
     assert len(read_rows(files / "runs" / "night", "pool")) == 30
