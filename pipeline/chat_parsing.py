@@ -14,56 +14,51 @@ from pipeline.records import Instance
 # A line of a reply, and whether it lies in a code fence that is content: no marker is looked for in it.
 Line = tuple[str, bool]
 
-_FENCE = re.compile(r"(?P<before>|[^`~]*\s)(?P<mark>`{3,}|~{3,})(?P<info>[\w+#.-]*)\s*$")
+_FENCE = re.compile(r"^(?P<before>|[^`~]*\s)(?P<mark>`{3,}|~{3,})(?P<info>[\w+#.-]*)\s*$")
 _RULE = re.compile(r"\s*([-*_=])(?:[ \t]*\1){2,}\s*$")
 _SECTION = re.compile(r"\s*(?:#{1,6}\s|\*\*[^*]+\*\*:?\s*$)")  # a heading, or a line that is bold as a whole
 
 # A marker may stand behind an indent, a list number or bullet, a heading's marks and emphasis, which may end within it.
 _STYLE = r"(?:#{1,6}[ \t]+)?(?P<open>\*{0,3})"
 _LEAD = r"(?P<item>[ \t]*(?:(?:\d{1,3}[.)]|[-*•])[ \t]+)?)" + _STYLE
-_COLON = r"[ \t]*#?\d{0,3}(?P=open)?[ \t]*(?::(?P=open)?|$)"
+_COLON = r"[ \t]*#?\d{0,3}(?P=open)?[ \t]*(?::(?:\*+(?=\s|$)|(?P=open))?|$)"
 
 # Four digits are a year, not the number of an item. A point or colon ends a number only before space, a letter, a quote
 # or emphasis ("1.5", "9:30"), a dash only before space ("9-year-olds"). Without one, "Task 9" stands alone or is bold.
 _WORD = r"(?:new[ \t]+)?(?:task|instruction|prompt|question|request)"
 _NUMBERED = re.compile(
-    rf"[ \t]*(?:[-*•][ \t]+)?{_STYLE}(?:"
+    rf"(?i)[ \t]*(?:[-*•][ \t]+)?{_STYLE}(?:"
     rf"(?:{_WORD}[ \t]*\#?|\#|\()?(?P<number>\d{{1,3}})(?P=open)?[ \t]*"
-    r"(?:\\?[.):](?P=open)?(?=\s|$|[^\W\d_]|[\"“'‘`*])|[-–—](?P=open)?(?=\s))"
-    rf"|(?:{_WORD}[ \t]*\#?(?=\d+\s*$|\d+\*)|\#)(?P<bare>\d{{1,3}})(?P=open)(?=\s|$))",
-    re.IGNORECASE,
+    r"(?:\\?[.):]\)?(?P=open)?(?=\s|$|[^\W\d_]|[\"“'‘`*])|[-–—](?P=open)?(?=\s))"
+    rf"|(?:{_WORD}[ \t]*\#?(?=\d+\s*$|\d+\*)|\#)(?P<bare>\d{{1,3}})(?P=open)(?=\s|$))"
 )
 _BULLET = re.compile(r"(?P<open>)[ \t]*(?:[-*+–][ \t]+|•[ \t]*)(?=\S)")
-_TASK_LABEL = re.compile(_WORD + r"(?: ?#?\d+)? ?: ?", re.IGNORECASE)
+_TASK_LABEL = re.compile(rf"(?i){_WORD}(?: ?#?\d+)? ?: ?")
 
 # "Input" and "Output" keep their capital: "input:" is more often a line of someone's code or notes.
 _PART = re.compile(
-    _LEAD + r"(?:(?P<example>(?:[Ee]xample|EXAMPLE)[ \t]*#?\d{1,3}(?:[ \t]*\([^()]{0,80}\))?"
-    r"(?:(?P=open)?[ \t]*(?:[:.)–—-](?P=open)?(?=\s|$)|$)|(?<=\d)\*+(?=\s)))"
-    rf"|(?P<input>(?:(?:Example|Sample)[ \t]+[Ii]nput|Input|INPUT){_COLON})"
-    rf"|(?P<output>(?:(?:Example|Sample|Expected)[ \t]+[Oo]utput|Output|OUTPUT){_COLON}))"
+    _LEAD + rf"(?:(?P<input>(?:Example[ \t]*#?\d{{0,3}}[:.]?\**[ \t]+\**[Ii]nput|Input){_COLON})"
+    rf"|(?P<output>(?:(?:Example|Expected)[ \t]+[Oo]utput|Output){_COLON})"
+    r"|(?P<example>[Ee]xample[ \t]*#?\d{1,3}(?:[ \t]*\([^()]{0,80}\))?"
+    r"(?:(?P=open)?[ \t]*(?:[:.)–—-](?P=open)?(?=\s|$)|$)|(?<=\d)\*+(?=\s))))"
 )
 # "Label:" alone is a marker only where no line says "Class label:".
 _LABELS = tuple(re.compile(_LEAD + name + _COLON, re.IGNORECASE) for name in (r"class[ \t]+label", "label"))
 
 _YES_NO = re.compile(
-    r"(?:(?:(?:the )?(?:correct )?answer|classification)(?: is|:)?[\s*_`:\"'“‘]*)?"
-    r"(yes|no)[*_`\"'”’)\]]*(?:\s*$|\s*[.,;:!–—\n]|\s+[-(]|\s+(?:it|this|because|since)\b)",
-    re.IGNORECASE,
+    r"(?i)(?:(?:(?:the )?(?:correct )?answer|classification)(?: is|:)?[\s*_`:\"'“‘]*)?"
+    r"(yes|no)[*_`\"'”’)\]]*(?:\s*$|\s*[.,;:!–—\n]|\s+[-(]|\s+(?:it|this|because|since)\b)"
 )
 _NO_INPUT = re.compile(
-    r"\W*(?:(?:none|n/a|not (?:applicable|needed|required)|no ?inputs?)(?: is)?(?: needed| required| necessary)?"
-    r"(?: for th(?:is|e) task)?(?:[^\w\s]*[ \t]*$|[^\w\s]+ |\s+[(–—-])"
-    r"|th(?:is|e) task (?:(?:needs|requires) no|does(?: not|n['’]t) (?:need|require)(?: any| an)?) (?:\w+ )?input)",
-    re.IGNORECASE | re.MULTILINE,
+    r"(?im)\W*(?:(?:none|no ?inputs?|not)(?: is)? (?:needed|required|necessary|applicable)\b"
+    r"|(?:none|n/a|no ?inputs?)(?:\W*$|[^\w\s]+ (?:the|this|it|as|because)\b|\s+[(–—-])"
+    r"|th(?:is|e) task (?:(?:needs|requires) no|does(?: not|n['’]t) (?:need|require)(?: any| an)?) (?:\w+ )?input)"
 )
 # A remark of the assistant: how it begins and, since content may begin so too, what it is about.
 _REMARK = re.compile(
-    r"[\W_]*(?=let me know|feel free|i hope|hope|would you like|if you(?:['’]d| would)? (?:like|need|want|prefer)"
-    r"|(?:please )?note\b|these|all|each|the above).*?\b(?:(?:of )?(?:these|them)\W*$|(?:more|others|anything else)\W*$"
-    r"|(?:these|those|more|other|another|different|additional|all|each|above) (?:\w+ ){0,2}"
-    r"(?:inputs?|examples?|labels?|tasks?|instructions?|prompts?|requests?)\b|these (?:help|cover|are)\b)",
-    re.IGNORECASE,
+    r"(?i)[\W_]*(?=let me know|feel free|i hope|hope|would you like|if you|(?:please )?note|these|all|each).*?"
+    r"\b(?:(?:these|them|more)\W*$|these (?:help|cover)\b"
+    r"|(?:these|those|more|other|different|all|each) (?:\w+ ){0,2}(?:inputs?|examples?|labels?|tasks?)\b)"
 )
 
 # Emphasis is a pair that touches no letter, digit or backtick outside: `2**3` and `**kwargs` stay. Underscores around
@@ -99,9 +94,8 @@ def parse_inputs(text: str) -> list[str]:
     if not inputs and not needs_none:
         items = _items(_read(text, _NUMBERED), _NUMBERED)
         inputs = [_content(_opened(item, _NUMBERED), last=item is items[-1]) for item in items]
-    usable = [found for found in inputs if found]
-    concrete = [found for found in usable if not _NO_INPUT.match(found)]
-    return [""] if not concrete and (usable or needs_none) else concrete
+    concrete = [found for found in inputs if found and not _NO_INPUT.match(found)]
+    return [""] if not concrete and (any(inputs) or needs_none) else concrete
 
 
 def parse_labels(text: str) -> list[Instance]:
@@ -156,8 +150,7 @@ def _fences(lines: list[str]) -> list[tuple[int, int]]:
 
 
 def _indent(line: str) -> int:
-    spread = line.expandtabs(4)
-    return len(spread) - len(spread.lstrip())
+    return len(line) - len(line.lstrip())
 
 
 def _opened(lines: list[Line], mark: re.Pattern[str]) -> list[Line]:
@@ -169,7 +162,7 @@ def _opened(lines: list[Line], mark: re.Pattern[str]) -> list[Line]:
     match = mark.match(line)
     if match is None:
         return lines
-    rest = line[match.end() :].strip()
+    rest = line[match.end() :].lstrip()
     if rest and match["open"] not in line[match.end("open") : match.end()]:
         rest = match["open"] + rest
     width = match.end("item") if mark is _PART else match.end() + 1
@@ -184,12 +177,9 @@ def _items(lines: list[Line], mark: re.Pattern[str]) -> list[list[Line]]:
     number. Numbers that start again lower are a list in the item if the line above ends in a colon or opens a fence, or
     if the outer list goes on later; below a heading they are the outer list's next section.
     """
-    found = {
-        index: match
-        for index, (line, hidden) in enumerate(lines)
-        if not hidden and (match := mark.match(line)) and not _RULE.match(line)
-    }
-    edge = min((_indent(match.string) for match in [*found.values()][:1]), default=0) + 1
+    seen = [(index, line) for index, (line, hidden) in enumerate(lines) if not hidden and not _RULE.match(line)]
+    found = {index: match for index, line in seen if (match := mark.match(line))}
+    edge = _indent(lines[min(found)][0]) if found else 0
     inner = {index for index, match in found.items() if _indent(match.string) > edge}
     numbers = {} if mark is _BULLET else {index: int(m["number"] or m["bare"]) for index, m in found.items()}
     last_place = {number: index for index, number in numbers.items() if index not in inner}
@@ -210,11 +200,8 @@ def _items(lines: list[Line], mark: re.Pattern[str]) -> list[list[Line]]:
             opens = not (goes_on and announced)
         else:
             opens = number > current or _SECTION.match(above) is not None or not (goes_on or announced)
-        if opens:
-            starts.append(index)
-            current, nested = number, None
-        else:
-            nested = number
+        starts += [index] if opens else []
+        current, nested = (number, None) if opens else (current, number)
     return [lines[start:end] for start, end in pairwise([*starts, len(lines)])]
 
 
@@ -226,7 +213,7 @@ def _task(lines: list[Line], mark: re.Pattern[str], *, last: bool) -> str:
     is indented below the number, quoted or fenced; and a known remark never stays. What follows a remark goes with it.
     """
     first = lines[0][0]
-    title = _opened(lines[:1], mark)[0][0]
+    title = _opened(lines[:1], mark)[0][0].strip()
     kept = [title] if title else []
     gap = False
     for line, hidden in lines[1:]:
@@ -240,8 +227,9 @@ def _task(lines: list[Line], mark: re.Pattern[str], *, last: bool) -> str:
                 break
         gap = not bare
         kept += filter(None, [_FENCE.sub(r"\g<before>", line).strip()])
-    if title and len(kept) > 1 and (_SECTION.match(first) or _SECTION.match(title)) and title[-1] not in ".?!:;,":
-        kept[0] += ":"  # a title on a line of its own
+    is_title = title and (_SECTION.match(first) or _SECTION.match(title)) and title.rstrip("*_ ")[-1:] not in ".?!:;,"
+    if is_title and len(kept) > 1:
+        kept[0] += ":"
     task = _plain(" ".join(kept))
     if label := _TASK_LABEL.match(task):
         task = _plain(task[label.end() :])
@@ -313,6 +301,7 @@ def _labelled(lines: list[Line], *, last: bool) -> list[Instance]:
         label, below = lines[below][0].strip(), below + 1
     lines = lines[below:]
     begin = next((line for line in lines if line[0].strip()), ("", False))
-    inputs = _marked_inputs(lines, last=last) if _part(begin) == "input" else [_content(lines, last=last)]
-    pairs = [Instance("" if _NO_INPUT.match(found) else found, _plain(label)) for found in inputs]
+    marked = _part(begin) == "input"
+    inputs = [found for found in _marked_inputs(lines, last=last) if found] if marked else [_content(lines, last=last)]
+    pairs = [Instance("" if _NO_INPUT.match(found) else found, _plain(label)) for found in inputs or [""]]
     return [pair for pair in pairs if pair.input or pair.output]

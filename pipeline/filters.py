@@ -103,7 +103,7 @@ _AN_AI = r"as an? (?:ai|artificial intelligence|(?:large )?language model)(?: la
 _CANNOT = r"i(?:(?:'m| am) (?:unable|not able|not allowed) to| (?:can't|cannot|can not|won't|will not)(?: be able to)?)"
 _THAT = r"(?:that|this|such|any|your (?:request|question|task)|the (?:request|question|task))\b"
 _WORK = (
-    rf"(?:assist\b|help (?:you )?(?:with (?:{_THAT}|creating\b|writing\b)|create|write)|comply\b|fulfil|provide\b(?! for)"
+    rf"(?:assist\b|help (?:you )?(?:with (?:{_THAT}|creating|writing)|create|write)|comply\b|fulfil|provide\b(?! for)"
     rf"|generate\b|engage in\b|participate in\b|do that\b|(?:answer|complete|process|discuss|create|write) {_THAT}"
     r"|(?:create|write|produce|share|offer|give) (?:\w+ )?(?:content|material|instructions|information|advice)\b)"
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.filters import first_refusal, paper_filters
+from pipeline.filters import first_refusal, is_refusal, paper_filters
 from pipeline.records import Reason
 from pipeline.settings import BLACKLIST, FilterSettings
 
@@ -161,3 +161,114 @@ def test_detail(text: str, expected: str) -> None:
 
     assert refusal is not None
     assert expected == refusal.detail
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I’m sorry, but I can’t help with that.",
+        "I am very sorry but I cannot assist you.",
+        "I'm afraid I can't help you with this.",
+        "I'm sorry, I can't translate this without knowing the language.",
+        "Sorry, I can't do that.",
+        "Sorry, but I cannot open the link that you sent.",
+        "Unfortunately, I cannot access the internet, so here is a guess.",
+        "Unfortunately, I am not able to complete this task.",
+        "I apologize, but I cannot generate a text of that kind.",
+        "I apologise, but I don't feel comfortable writing about a real person.",
+        "My apologies, but I do not have access to current prices.",
+        "I cannot assist with getting into an account that is not yours.",
+        "I can't provide instructions for picking a lock.",
+        "I won't be able to help with that.",
+        "I will not participate in a discussion of my colleagues.",
+        "I am unable to fulfill this request.",
+        "I'm not allowed to discuss that topic.",
+        "I can not offer legal advice.",
+        "I can't create harmful content.",
+        "I can't help you write a fake reference.",
+        "As an AI language model, I don't have a favourite colour.",
+        "As an AI, I cannot taste food, but many people like it salty.",
+        "As a large language model, I am unable to look out of the window.",
+        "I'm sorry, but as an AI assistant I have no birthday.",
+        "As an artificial intelligence, I do not hold opinions.",
+        "As a language model, I have no hands.",
+        "As an AI assistant, I don't vote.",
+        "I'm really sorry, but I can't help with such requests.",
+        "I'm so sorry, but I cannot answer any questions about her.",
+        "I'm sorry, but I can't help.",
+        "Sorry, I can't help you!",
+        "I cannot answer the question without the table.",
+        "I can't process your question as it stands.",
+        "I am not able to complete the task.",
+        "I can't discuss the request of another user.",
+        "I won't write such a letter, or create that poster.",
+        "I can't create any likeness of a child.",
+        "I can't help create a false alibi.",
+        "I cannot help with creating a false alibi.",
+        "I can't help with writing a threat.",
+        "I cannot engage in arguments of this kind.",
+        "I can't write explicit material.",
+        "I cannot produce content about him.",
+        "I can't share private information.",
+        "I won't give instructions for that.",
+        "I'm sorry, but I can't write a review of a lamp that I have not used.",
+        "I'm sorry, I cannot produce the report, as no figures were sent.",
+        "Sorry, I can't write about people I know nothing of.",
+        "I'm sorry, but I can't create the menu without prices.",
+        "I'm sorry, but I can't browse the web.",
+        "I'm sorry, but I cannot view images.",
+        "I'm sorry, but I can't see the image, or open the file.",
+        "Unfortunately, I can't open the file.",
+        "Unfortunately, I cannot browse websites.",
+        "Unfortunately, I can't access external systems.",
+        "Sorry, I can't open links.",
+        "Sorry, I can't see files.",
+        "I'm sorry, I don't have the ability to hear.",
+        "I'm sorry, but I do not have enough information for this.",
+        "  \n**I'm sorry**, but I can't\nhelp with that.",
+        "> *I cannot comply with this.*",
+        "I CANNOT ASSIST WITH THAT.",
+        " " * 500 + "I cannot assist with that.",
+    ],
+)
+def test_an_answer_that_declines_is_a_refusal(text: str) -> None:
+    """Each opening by which assistants decline is known, in either spelling of its apostrophe and under emphasis."""
+    assert is_refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "I can't wait to see you!",
+        "I'm sorry to hear that you are unwell, and hope that the soup helps.",
+        "I'm sorry, but I can't come to your party on Saturday.",
+        "I'm sorry, but I can't write more tonight.",
+        "I'm sorry, I can't help worrying about the exam.",
+        "Sorry for the late reply.",
+        "Sorry, I can't make it on Friday.",
+        "Unfortunately, I cannot attend the wedding.",
+        "Unfortunately, I cannot access my account since Monday.",
+        "I apologize for the delay in sending the invoice.",
+        "I apologize, but I will not be able to pay before June.",
+        "I apologize, but I do not have your new address.",
+        "I am unable to attend the meeting.",
+        "As an AI researcher, I cannot stress this enough.",
+        "As an airline, we are unable to provide a refund.",
+        "As an AI language model, I can write you a poem: the sea is wide.",
+        "I cannot tell a lie, said George.",
+        "I can't provide for three children on this wage.",
+        "I can't help with the dishes tonight.",
+        "I can't create art without music.",
+        "I cannot answer all of your letters.",
+        "I do not have access to the cellar, so please leave the key.",
+        '"I cannot assist with that," said the robot, and rolled away.',
+        "She wrote: I'm sorry, but I can't help with that.",
+        "No. I cannot assist with that.",
+        "Lo siento, pero no puedo ayudar con eso.",
+    ],
+)
+def test_what_only_begins_like_a_refusal_is_none(text: str) -> None:
+    """Letters, stories and people of other trades keep their text; only the beginning counts, in English."""
+    assert not is_refusal(text)
