@@ -110,19 +110,21 @@ def dropped_tokens(tokenizer: Any) -> re.Pattern[str] | None:
 
 
 def answer_of(text: str) -> str | None:
-    """The answer without the thinking block it begins with; None where that block does not end.
+    """The answer without the thinking blocks it begins with; None where one does not end.
 
-    Where the opening tag stood in the prompt and was not restored, the block ends at the first closing tag.
+    Where the opening tag stood in the prompt and the engine could not restore it (an endpoint), the block ends at
+    its closing tag, if that has a line to itself.
     """
-    start = text.lstrip()
+    rest = text.lstrip()
     for opening, closing in _TAGS:
-        if start.startswith(opening):
-            _, closed, answer = start.partition(closing)
-            return answer.lstrip() if closed else None
+        if rest.startswith(opening):
+            _, closed, rest = rest.partition(closing)
+            return answer_of(rest.lstrip()) if closed else None
     for opening, closing in _TAGS:
-        before, closed, answer = text.partition(closing)
-        if closed and opening not in before:  # with its opening tag before it, it is something that the answer tells
-            return answer.lstrip()
+        alone = f"\n{closing}\n" if closing.startswith("</") else closing  # no prose holds the others
+        before, closed, answer = text.partition(alone)
+        if closed and opening not in before:
+            return answer_of(answer.lstrip())
     return text
 
 

@@ -46,13 +46,13 @@ _PART = re.compile(
 _LABELS = tuple(re.compile(_LEAD + name + _COLON, re.IGNORECASE) for name in (r"class[ \t]+label", "label"))
 
 _YES_NO = re.compile(
-    r"(?i)(?:(?:(?:the )?(?:correct )?answer|classification)(?: is|:)?[\s*_`:\"'“‘]*)?"
+    r"(?i)(?:(?:(?:the )?(?:correct )?answer|classification)(?: is)?[\s*_`:\"'“‘]*)?"
     r"(yes|no)[*_`\"'”’)\]]*(?:\s*$|\s*[.,;:!–—\n]|\s+[-(]|\s+(?:it|this|because|since)\b)"
 )
 _NO_INPUT = re.compile(
     r"(?im)\W*(?:(?:none|no ?inputs?|not)(?: is)? (?:needed|required|necessary|applicable)\b"
     r"|(?:none|n/a|no ?inputs?)(?:\W*$|[^\w\s]+ (?:the|this|it|as|because)\b|\s+[(–—-])"
-    r"|th(?:is|e) task (?:(?:needs|requires) no|does(?: not|n['’]t) (?:need|require)(?: any| an)?) (?:\w+ )?input)"
+    r"|th(?:is|e) task (?:(?:needs|requires) no|does(?: not|n['’]t) (?:need|require)(?: any)?) (?:\w+ )?input)"
 )
 # A remark of the assistant: how it begins and, since content may begin so too, what it is about.
 _REMARK = re.compile(
@@ -277,16 +277,15 @@ def _content(lines: list[Line], *, last: bool) -> str:
     """
     end = len(lines)
     while end and not lines[end - 1][1]:
-        line, start = lines[end - 1][0], end
-        while start and lines[start - 1][0].strip():
-            start -= 1
+        line = lines[end - 1][0]
         # A heading or "Example 2" at the end belongs to the label below.
         if not line.strip() or _RULE.match(line) or line.lstrip().startswith("##") or _part((line, False)) == "example":
             end -= 1
-        elif last and start and _REMARK.match(lines[start][0]):
-            end = start
-        else:
+            continue
+        start = next((index for index in range(end, 0, -1) if not lines[index - 1][0].strip()), 0)
+        if not (last and start and _REMARK.match(lines[start][0])):
             break
+        end = start
     content = "\n".join(line for line, _ in lines[:end]).strip().split("\n")
     fences = _fences(content)
     if content[0].startswith(("```", "~~~")) and fences in ([], [(0, len(content) - 1)]):

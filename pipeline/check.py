@@ -10,8 +10,8 @@ from pipeline.chat import THINKING_SWITCHES, doubled_start
 from pipeline.chat import render as render_chat
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.models import context_length, load_tokenizer, model_file
-from pipeline.records import Message, Prompt
+from pipeline.models import context_length, load_tokenizer, model_file, tokenizer_of
+from pipeline.records import Message, Prompt, Sampling
 from pipeline.runs import Plan
 
 ITEMS_PER_PROMPT = 8  # at most: a list goes on from the ninth item to before the sixteenth; a chat is asked for eight
@@ -72,9 +72,9 @@ def check_context(plan: Plan) -> Iterator[str]:
         yield f"context: not checked ({missing.args[0]})"
         return
     context = context_length(engine, revision)
-    for name, prompt, answer in _longest_prompts(plan):
+    for name, prompt, sampling in longest_prompts(plan):
         rendered = render(prompt)
-        tokens = len(rendered.token_ids)
+        tokens, answer = len(rendered.token_ids), sampling.max_tokens
         if context is not None and tokens + answer > context:
             raise InputError(
                 f"prompt {name}: its longest form has {tokens} tokens, which with {answer} for the answer is more than "
@@ -104,7 +104,7 @@ class _Rendered(NamedTuple):
 
 def _completion_renderer(plan: Plan) -> Callable[[Any], _Rendered]:
     """Tokens of a text by the model's own tokenizer. Raises LookupError where it is not at hand."""
-    file = model_file(plan.config.engine, plan.model["revision"], "tokenizer.json")
+    file = model_file(tokenizer_of(plan.config.engine), plan.model["revision"], "tokenizer.json")
     try:
         from tokenizers import Tokenizer
     except ImportError:
@@ -145,23 +145,23 @@ def _chat_renderer(plan: Plan) -> Callable[[Any], _Rendered]:
     return render
 
 
-def _longest_prompts(plan: Plan) -> Iterator[tuple[str, Prompt, int]]:
-    """Each stage's prompt with the longest seeds in it, and the most tokens its answer may have."""
+def longest_prompts(plan: Plan) -> Iterator[tuple[str, Prompt, Sampling]]:
+    """The name of each stage's prompt, the prompt with the longest seeds in it, and how its answer is sampled."""
     config, prompts = plan.config, plan.recipe.prompts
     by_length = sorted((seed.instruction for seed in plan.seeds), key=len, reverse=True)
     longest = by_length[0]
     yield (
         prompts.bootstrap_template.name,
         prompts.bootstrap(by_length[: config.bootstrap.demonstrations]),
-        config.bootstrap.sampling.max_tokens,
+        config.bootstrap.sampling.resolved(),
     )
-    yield "classification", prompts.classification(longest), config.classification.sampling.max_tokens
-    answer = config.instances.sampling.max_tokens
-    yield "instance_output_first", prompts.instances(longest, is_classification=True), answer
-    yield "instance_input_first", prompts.instances(longest, is_classification=False), answer
+    yield "classification", prompts.classification(longest), config.classification.sampling.resolved()
+    sampling = config.instances.sampling.resolved()
+    yield "instance_output_first", prompts.instances(longest, is_classification=True), sampling
+    yield "instance_input_first", prompts.instances(longest, is_classification=False), sampling
     if prompts.writes_outputs:
         input = max((one.input for seed in plan.seeds for one in seed.instances), key=len)
-        yield "output", prompts.output(longest, input), config.instances.output_sampling.max_tokens
+        yield "output", prompts.output(longest, input), config.instances.output_sampling.resolved()
 
 
 def describe_window(config: Config, window: int) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The configuration: TOML by hand, these models in memory, JSON in the manifest.
 
-Each default has one home, here. An unknown key is an error that names the nearest known one. Paths are relative to the
+An unknown key is an error that names the nearest known one. Paths are relative to the
 folder the command is run in; "shipped:..." names something that comes with InstructMill.
 """
 

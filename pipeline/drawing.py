@@ -42,7 +42,8 @@ class PreviewDrawing:
         """Print one unit: each prompt with its raw answer, then what was parsed, the verdicts and the rows."""
         self._console.print(Rule(Text(f"unit {unit.number}")))
         for request, answer in unit.exchanges:
-            title = Text(f"{request.key.stage}, candidate {request.key.candidate}")
+            key = request.key
+            title = Text(f"{key.stage}, candidate {key.candidate}" + (f", instance {key.sample}" if key.sample else ""))
             if isinstance(answer, ContentFault):
                 body, end = Text(printable(str(answer)), "red"), "refused"
             else:

@@ -11,6 +11,7 @@ import string
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from pipeline.errors import InputError
 from pipeline.records import Reason
 from pipeline.settings import FilterSettings
 
@@ -54,6 +55,11 @@ def own_filter(rule: OwnFilter) -> Filter:
 
     def check(text: str) -> Refusal | None:
         why = rule(text)
+        if why is not None and not isinstance(why, str):
+            name = getattr(rule, "__qualname__", repr(rule))
+            raise InputError(
+                f"the filter {name} returned {why!r}: it must return None to keep a text, or words why not"
+            )
         return None if why is None else Refusal(Reason.OWN_FILTER, why)
 
     return check
@@ -105,7 +111,8 @@ _THAT = r"(?:that|this|such|any|your (?:request|question|task)|the (?:request|qu
 _WORK = (
     rf"(?:assist\b|help (?:you )?(?:with (?:{_THAT}|creating|writing)|create|write)|comply\b|fulfil|provide\b(?! for)"
     rf"|generate\b|engage in\b|participate in\b|do that\b|(?:answer|complete|process|discuss|create|write) {_THAT}"
-    r"|(?:create|write|produce|share|offer|give) (?:\w+ )?(?:content|material|instructions|information|advice)\b)"
+    r"|(?:create|write|produce|share|offer|give) (?:\w+ )?(?:content|material|instructions|information|advice)\b"
+    r"|access (?:real-time|live|current|external|the internet|the web)\b)"
 )
 _WORK_AFTER_APOLOGY = (
     r"(?:help(?: you)?(?: with this)?[.!,]|(?:create|write|produce|translate|summari[sz]e) (?:an?|the|this|about)\b"
@@ -116,14 +123,20 @@ _REFUSAL = re.compile(
     rf"|{_APOLOGY},?(?: but)? {_CANNOT} {_WORK_AFTER_APOLOGY}"
     rf"|{_APOLOGY},?(?: but)? i (?:don't|do not) (?:have (?:access|the ability|enough information)|feel comfortable)"
     rf"|(?:{_APOLOGY},?(?: but)? )?{_AN_AI},? (?:{_CANNOT}|i (?:don't|do not|have no)) "
+    rf"|(?:{_APOLOGY},?(?: but)? )?i (?:must|have to) (?:respectfully )?decline\b"
+    # It asks for an input that its task was to have.
+    r"|(?:(?:sure|certainly|of course)[,.!]? )?(?:please|could you(?: please)?|can you(?: please)?) "
+    r"(?:provide|share|paste|send)[^.!?]{0,120}\b(?:you(?:'d| would)? (?:like|want) me to|so (?:that )?i can)\b"
 )
+_ANSWERS = re.compile(r"\b(?:but|however|that said)\b[^.!?]{0,40}\bhere (?:is|are)\b")
 
 
 def is_refusal(text: str) -> bool:
     """Whether an answer declines its task: "I'm sorry, but I can't help with that." English only.
 
-    Only the beginning is looked at, and in doubt it is no refusal: one that slips through is a poor row, while a letter
+    An answer that then asks for its input ("Please provide the text you would like me to ...") is one too. Only the
+    beginning is looked at, and in doubt it is no refusal: one that slips through is a poor row, while a letter
     that begins "I'm sorry, but I can't come" is a good one.
     """
     beginning = " ".join(text.lstrip()[:400].lower().replace("’", "'").replace("*", "").split())
-    return _REFUSAL.match(beginning.lstrip("_># ")) is not None
+    return _REFUSAL.match(beginning.lstrip("_># ")) is not None and not _ANSWERS.search(beginning)

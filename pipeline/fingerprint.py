@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.errors import InputError
 from pipeline.filters import OwnFilter
 from pipeline.prompting import Template
 from pipeline.shards import SCHEMA_VERSION
@@ -19,7 +20,7 @@ FINGERPRINT_VERSION = 2
 CAPACITY_OPTIONS = frozenset(
     "tensor_parallel_size pipeline_parallel_size gpu_memory_utilization max_num_seqs max_num_batched_tokens "
     "enforce_eager distributed_executor_backend kv_cache_memory_bytes block_size swap_space cpu_offload_gb "
-    "enable_prefix_caching enable_chunked_prefill max_num_partial_prefills load_format disable_log_stats "
+    "enable_prefix_caching enable_chunked_prefill max_num_partial_prefills disable_log_stats "
     "download_dir compilation_config max_parallel_loading_workers max_lora_rank max_loras".split()
 )
 
@@ -59,19 +60,34 @@ def fingerprint_values(
     values |= {f"prompts.{template.name}": template.hash for template in templates}
     for table in ("bootstrap", "filters", "novelty", "classification", "instances"):
         values |= _flat(resolved[table], table)
+    if config.engine.style != "chat":  # it writes no outputs apart
+        values = {key: value for key, value in values.items() if not key.startswith("instances.output_sampling.")}
+    if config.engine.kind != "vllm":
+        return values
     options = {key: value for key, value in config.engine.vllm.items() if key not in CAPACITY_OPTIONS}
-    if model["adapter"]:  # its files in place of where they are
-        options["lora_modules"] = model["adapter"]
+    # Their files in place of where these are.
+    options |= {
+        key: model[part] for key, part in (("lora_modules", "adapter"), ("tokenizer", "tokenizer")) if model[part]
+    }
     return values | _flat(options, "engine.vllm")
 
 
 def _source_hash(own: OwnFilter) -> str:
-    """A filter given from Python by its name and a hash of its source, as far as Python knows it."""
+    """A filter given from Python: its name, and a hash of its source, its defaults and the values it closes over.
+
+    Raises InputError where they cannot be known: two filters must never pass for one.
+    """
+    name = getattr(own, "__qualname__", repr(own))
     try:
+        cells = [cell.cell_contents for cell in getattr(own, "__closure__", None) or ()]
+        values = json.dumps([getattr(own, "__defaults__", None), getattr(own, "__kwdefaults__", None), cells])
         source = inspect.getsource(own)
-    except (OSError, TypeError):
-        source = ""
-    return f"{getattr(own, '__qualname__', 'filter')}:{hashlib.sha256(source.encode()).hexdigest()[:16]}"
+    except (OSError, TypeError, ValueError):
+        raise InputError(
+            f"the filter {name} must be a plain function in a file, with plain values for its defaults and for what it "
+            "closes over: they are part of what the run is"
+        ) from None
+    return f"{name}:{hashlib.sha256((source + values).encode()).hexdigest()[:16]}"
 
 
 def fingerprint(values: dict[str, Any]) -> str:
@@ -91,7 +107,8 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def _flat(table: dict[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        flat |= _flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value}
+        nested = isinstance(value, dict) and value  # an empty table is a value too
+        flat |= _flat(value, f"{prefix}.{key}") if nested else {f"{prefix}.{key}": value}
     return flat
 
 

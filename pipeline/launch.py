@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pipeline.check import check_context, check_folder
+from pipeline.check import check_context, check_folder, longest_prompts
 from pipeline.config import Config
 from pipeline.driver import Driver, sums_close
 from pipeline.endpoint import OpenAIEngine
@@ -22,7 +23,7 @@ from pipeline.filters import OwnFilter
 from pipeline.models import is_local
 from pipeline.progress import Progress, while_waiting
 from pipeline.report import summary
-from pipeline.runs import Plan, Run, open_run, plan_for
+from pipeline.runs import Plan, Run, open_planned, plan_for
 
 # What would make a run go on that has ended, by the rule that ended it.
 GOES_ON = {
@@ -46,10 +47,12 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
 
     `filters` are rules of one's own on an instruction, after the paper's: functions of its text alone, which return
     None to keep it or a few words why not. Prints the closing summary. To be called in the main thread, which gets the
-    signals. Raises InputError for what is wrong before anything is written, and RunStopped when the run stopped before
-    its end: launch it again to go on.
+    signals, and not where an event loop runs (a notebook). Raises InputError for what is wrong before anything is
+    written, and RunStopped when the run stopped before its end: launch it again to go on.
     """
     folder = run_folder(config)
+    if callable(filters):
+        raise InputError("filters must be a list of functions: write filters=[name]")
     plan, manifest = plan_for(folder, config, filters)
     fresh = manifest is None
     with ExitStack() as stack:
@@ -57,11 +60,12 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
             check_folder(folder)
             list(check_context(plan))
             stack.enter_context(engines_room(plan))
-        opened = open_run(config, folder, filters)
+        opened = open_planned(folder, plan, manifest)
         stack.callback(opened.close)
         if opened.ending is None:
             if not fresh:
-                stack.enter_context(engines_room(opened.plan))
+                stack.enter_context(engines_room(opened.plan, fresh=False))
+            print(f"style: {plan.config.engine.style}: {plan.style_why}", file=sys.stderr)
             asyncio.run(_drive(opened))
         elif opened.commits[-1].ending is None:  # a rule of this configuration ends a run that had stopped before
             opened.commit([], opened.state.counters, [], opened.ending, 0)
@@ -116,7 +120,7 @@ class _Signals:
 
 
 @contextmanager
-def engines_room(plan: Plan) -> Iterator[str]:
+def engines_room(plan: Plan, *, fresh: bool = True) -> Iterator[str]:
     """Where the engines run, for as long as this lasts, in a line: the cluster, joined and with room, or the endpoint.
 
     Where this process was in the cluster before, it stays in it. Raises InputError where there is no room, or the
@@ -127,7 +131,7 @@ def engines_room(plan: Plan) -> Iterator[str]:
         yield "engines: scripted, in this process"
         return
     if config.engine.kind == "openai":
-        yield f"endpoint: {asyncio.run(_ask_endpoint(plan))}"
+        yield f"endpoint: {asyncio.run(_ask_endpoint(plan, fresh))}"
         return
     try:
         from actors import cluster
@@ -144,11 +148,17 @@ def engines_room(plan: Plan) -> Iterator[str]:
             cluster.disconnect()
 
 
-async def _ask_endpoint(plan: Plan) -> str:
+async def _ask_endpoint(plan: Plan, fresh: bool) -> str:
     """What an endpoint says of itself. Raises InputError where it cannot serve this configuration."""
-    engine = OpenAIEngine(plan.config.engine)
+    engine = OpenAIEngine(plan.config.engine, fresh=fresh)
     try:
-        return str(await engine.start(plan.recipe.samplings))
+        server = await engine.start(list(longest_prompts(plan)))
+        if plan.config.budget.tokens is not None and not server.usage:
+            raise InputError(
+                f"budget.tokens is set, and {plan.config.engine.openai.base_url} counts no tokens: leave it out, and "
+                "bound the run by target or budget.units"
+            )
+        return str(server)
     finally:
         await engine.close()
 
@@ -164,9 +174,9 @@ async def start_engine(plan: Plan, note: Callable[..., None] | None = None) -> E
             capacity=scripted.capacity * config.engine.count, delay_s=scripted.delay_s, call_log=scripted.call_log
         )
     if config.engine.kind == "openai":
-        endpoint = OpenAIEngine(config.engine, note)
+        endpoint = OpenAIEngine(config.engine, note, fresh=False)  # what is wrong with it was found before
         try:
-            await endpoint.start(plan.recipe.samplings)
+            await endpoint.start()
         except BaseException:
             await endpoint.close()
             raise

@@ -86,6 +86,19 @@ def adapter_facts(engine: EngineSettings) -> dict[str, str] | None:
     return {"name": name, "revision": _short_digest(model_digest(path))}
 
 
+def tokenizer_of(engine: EngineSettings) -> EngineSettings:
+    """The settings with the place of the tokenizer and chat template for the model's: vLLM's `tokenizer`, where set."""
+    return engine.model_copy(update={"model": str(engine.vllm.get("tokenizer", engine.model))})
+
+
+def tokenizer_facts(engine: EngineSettings) -> dict[str, str] | None:
+    """Name and digest of a tokenizer of its own in a local folder; None where the options name no such folder."""
+    name = engine.vllm.get("tokenizer")
+    if not isinstance(name, str) or not Path(model_path(name)).is_dir():
+        return None
+    return {"name": Path(model_path(name)).name, "revision": _short_digest(model_digest(name))}
+
+
 def _short_digest(files: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -147,6 +160,8 @@ def choose_style(engine: EngineSettings, revision: str | None) -> tuple[Style, s
         if engine.style is None:
             raise
         return engine.style, f"{asked}; whether the model has a chat template is not known here"
+    if template is None and model_file(tokenizer_of(engine), revision, "tekken.json"):
+        return engine.style or "chat", f"{asked if engine.style else 'the model'} has Mistral's own tokenizer for chats"
     if engine.style == "chat" and template is None:
         raise InputError(
             f'engine.style = "chat", but {engine.model} has no chat template, as instruct models have; set '
@@ -164,10 +179,11 @@ def context_length(engine: EngineSettings, revision: str | None) -> int | None:
     None where neither is a number that can be read. Raises InputError for a broken config.json.
     """
     context = engine.vllm.get("max_model_len")
-    if context is None and (file := model_file(engine, revision, "config.json")):
+    known = type(context) is int and context > 0  # vLLM takes -1, "auto" and "8k" too: at most what the model has
+    if not known and (file := model_file(engine, revision, "config.json")):
         values = _json(file)
         context = values.get("max_position_embeddings") or values.get("text_config", {}).get("max_position_embeddings")
-    return context if type(context) is int and context > 0 else None  # vLLM takes "auto" and "8k" too
+    return context if type(context) is int and context > 0 else None
 
 
 def chat_template(engine: EngineSettings, revision: str | None) -> str | None:
@@ -175,8 +191,9 @@ def chat_template(engine: EngineSettings, revision: str | None) -> str | None:
 
     Raises InputError where a hub model's files cannot be had, and for files that cannot be read.
     """
+    engine = tokenizer_of(engine)
     if file := model_file(engine, revision, "chat_template.jinja"):
-        return file.read_text(encoding="utf-8")
+        return _text(file)
     file = model_file(engine, revision, "tokenizer_config.json")
     if file is None and not is_local(engine.model or ""):
         raise InputError(
@@ -185,8 +202,10 @@ def chat_template(engine: EngineSettings, revision: str | None) -> str | None:
         )
     template = _json(file).get("chat_template") if file else None
     if isinstance(template, list):  # several by name
-        template = {each["name"]: each["template"] for each in template}.get("default")
-    return template
+        template = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}.get(
+            "default"
+        )
+    return template if isinstance(template, str) else None
 
 
 def load_tokenizer(engine: EngineSettings, revision: str | None) -> Any | None:
@@ -196,7 +215,7 @@ def load_tokenizer(engine: EngineSettings, revision: str | None) -> Any | None:
     """
     from transformers import AutoTokenizer
 
-    name = str(engine.vllm.get("tokenizer", engine.model))
+    name = str(tokenizer_of(engine).model)
     local = is_local(name)
     try:
         return AutoTokenizer.from_pretrained(
@@ -231,7 +250,16 @@ def model_file(engine: EngineSettings, revision: str | None, name: str) -> Path 
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(_text(file))
     except ValueError as error:
         raise InputError(f"{file}: not valid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: not a JSON object, as such a file of a model is")
     return values
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read as UTF-8 text ({error})") from None

@@ -55,7 +55,9 @@ class _Recorder:
 
 async def preview_units(plan: Plan, engine: Engine, count: int, show: Callable[[PreviewedUnit], None]) -> Counters:
     """Run the first `count` units as `run` would, calling `show` with each in order; returns their counts."""
-    config = plan.config.model_copy(update={"budget": BudgetSettings(units=count), "shards": ShardSettings(rows=1)})
+    config = plan.config.model_copy(
+        update={"budget": BudgetSettings(units=count), "target": count * 1000, "shards": ShardSettings(rows=1)}
+    )
     pool = Pool(plan.seeds, NoveltyIndex() if config.novelty.enabled else None)
     state = State(pool, Counters(), Stops(config, plan.window), plan.run_name, plan.window)
     recorder = _Recorder(engine)
@@ -96,7 +98,7 @@ def forecast(counters: Counters, target: int, engines: int) -> Iterator[str]:
         rate = generated / counters.seconds
         hours = counters.seconds * times * engines / 3600
         yield (
-            f"  engine time               {hours:,.2f} engine-hours ({clock(counters.seconds * times)} with {engines}) "
-            f"at the measured {rate:,.0f} tokens/s; a preview does not fill an engine, so a run is faster"
+            f"  engine time               at most {hours:,.2f} engine-hours ({clock(counters.seconds * times)} with "
+            f"{engines}) at the measured {rate:,.0f} tokens/s; a preview does not fill an engine"
         )
     yield "  Novelty falls as the pool grows, which is not in this forecast: later instructions take more."

@@ -26,6 +26,12 @@ VARIABLES: dict[str, frozenset[str]] = {
     "instance_output_first": frozenset({"demonstrations", "instruction"}),
 }
 
+# What chat prompts may hold beside them: how many instances are kept of one instruction.
+CHAT_VARIABLES: dict[str, frozenset[str]] = {
+    "instance_input_first": frozenset({"limit"}),
+    "instance_output_first": frozenset({"limit"}),
+}
+
 # Where an instance prompt may end, for the model to go on; the parser reads the answer together with this lead.
 EXAMPLE_LEAD = "Example 1"
 LABEL_LEAD = "Class label:"
@@ -58,10 +64,11 @@ def load_template(name: str, path: str | None = None, style: str = "completion")
     if not template.is_valid():
         raise InputError(f"{where}: a `$` is not followed by a variable name; write `$$` for a plain dollar sign")
     found, declared = set(template.get_identifiers()), VARIABLES[name]
+    allowed = declared | (CHAT_VARIABLES.get(name, frozenset()) if style == "chat" else frozenset())
     for missing in sorted(declared - found):
         raise InputError(f"{where}: the template has no `${missing}`; it needs {_dollars(declared)}")
-    for unknown in sorted(found - declared):
-        raise InputError(f"{where}: unknown variable `${unknown}`; it may use {_dollars(declared)}")
+    for unknown in sorted(found - allowed):
+        raise InputError(f"{where}: unknown variable `${unknown}`; it may use {_dollars(allowed)}")
     return Template(name, template.template, hashlib.sha256(template.template.encode()).hexdigest()[:16])
 
 

@@ -21,7 +21,7 @@ from pipeline.driver import State
 from pipeline.errors import InputError, RunStopped
 from pipeline.filters import OwnFilter
 from pipeline.fingerprint import differing_keys, fingerprint, fingerprint_values
-from pipeline.models import adapter_facts, choose_style, model_facts
+from pipeline.models import adapter_facts, choose_style, model_facts, tokenizer_facts
 from pipeline.novelty import NoveltyIndex
 from pipeline.pool import Pool
 from pipeline.recipes.self_instruct import RECIPE_VERSION, SelfInstruct
@@ -67,7 +67,7 @@ def make_plan(config: Config, manifest: dict[str, Any] | None = None, filters: S
     else:
         style, why = choose_style(config.engine, model["revision"])
     config = in_style(config, style)
-    model = {**model, "adapter": adapter_facts(config.engine)}
+    model = {**model, "adapter": adapter_facts(config.engine), "tokenizer": tokenizer_facts(config.engine)}
     recipe = SelfInstruct(config, seeds, filters)
     window = manifest["window"] if manifest and config.window == "auto" else config.resolved_window()
     values = fingerprint_values(
@@ -173,7 +173,11 @@ def open_run(config: Config, folder: Path, filters: Sequence[OwnFilter] = ()) ->
     Raises InputError for a folder that cannot be written or belongs to another configuration, and RunStopped when
     another process on this machine is writing to it.
     """
-    plan, manifest = plan_for(folder, config, filters)
+    return open_planned(folder, *plan_for(folder, config, filters))
+
+
+def open_planned(folder: Path, plan: Plan, manifest: dict[str, Any] | None) -> Run:
+    """Open a run folder to write by what `plan_for` said of it. Raises as `open_run` does."""
     try:
         for name in ("commits", "log"):
             (folder / ".run" / name).mkdir(parents=True, exist_ok=True)
@@ -188,12 +192,16 @@ def open_run(config: Config, folder: Path, filters: Sequence[OwnFilter] = ()) ->
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {platform.node()}")
     lock.flush()
+    found = read_manifest(folder)  # under the lock: another process may have been here since the plan was made
+    if found != manifest and _begun(folder):
+        lock.close()
+        raise RunStopped(f"{folder}: another process has begun a run here meanwhile; run the same command again")
     if manifest is None:
-        for stale in (folder / ".run" / "commits" / "000000.json", folder / ".run" / "manifest.json"):
-            stale.unlink(
-                missing_ok=True
-            )  # of a plan that made nothing; what it had written is swept with the strangers
-        create_file(folder / ".run" / "manifest.json", _manifest(plan).encode())
+        path, text = folder / ".run" / "manifest.json", _manifest(plan).encode()
+        if found is None:
+            create_file(path, text)
+        else:  # of a plan that made nothing: replaced in one act; commit 0 is the same for every plan
+            write_file(path, text)
     return Run(folder, plan, lock)
 
 
@@ -210,22 +218,28 @@ def _locked(lock: TextIO) -> bool:
 def plan_for(folder: Path, config: Config, filters: Sequence[OwnFilter] = ()) -> tuple[Plan, dict[str, Any] | None]:
     """The plan of a configuration for a folder, and the manifest of the run there that it goes on with, or None.
 
-    A run that another configuration planned and that has no unit yet (its engines never started) is planned anew.
-    Raises InputError where the folder holds no run but other things, or the begun run of another configuration.
+    A plan that has made nothing (its engines never started) gives way to another. Raises InputError where the folder
+    holds no run but other things, or the begun run of another configuration.
     """
     manifest = read_manifest(folder)
     if manifest is None and folder.is_dir() and any(entry.name != ".run" for entry in folder.iterdir()):
         raise InputError(f"{folder}: the folder is not empty and holds no run; name an empty or new one")
-    plan = make_plan(config, manifest, filters)
+    begun = manifest is not None and _begun(folder)
+    plan = make_plan(config, manifest if begun else None, filters)
     if manifest is None or manifest["fingerprint"] == plan.fingerprint:
         return plan, manifest
-    if all(commit.end == 0 for commit in read_commits(folder)) and not is_running(folder):
-        return make_plan(config, None, filters), None
+    if not begun:
+        return plan, None
     keys = "; ".join(differing_keys(manifest["values"], plan.values))
     raise InputError(
         f"{folder}: the folder holds a run of another configuration; it differs in {keys}. "
         "Restore these keys to go on with it, or name another folder"
     )
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a unit is committed."""
+    return any(commit.end for commit in read_commits(folder))
 
 
 def is_running(folder: Path) -> bool:

@@ -15,8 +15,9 @@ from pipeline.counters import Counters
 from pipeline.records import Reason, Reject
 
 HOPELESS_UNITS = 20
+HOPELESS_INSTRUCTIONS = 50
 MENDS = {
-    Reason.THOUGHT_UNCLOSED: "raise bootstrap.sampling.max_tokens, or turn thinking off in engine.chat_template_kwargs",
+    Reason.THOUGHT_UNCLOSED: "raise max_tokens, or turn thinking off in engine.chat_template_kwargs",
     Reason.NO_INSTRUCTION_PARSED: "look at the replies with `inspect --rejected`: engine.style may not suit the model",
     Reason.RESPONSE_TRUNCATED: "raise bootstrap.sampling.max_tokens",
 }
@@ -42,12 +43,17 @@ class Ending:
 
 
 def hopeless(counters: Counters, failure: Reject) -> str | None:
-    """A sentence when every unit so far has failed, and there were enough of them to be sure; `failure` is the last."""
-    if counters.failed_units < counters.units or counters.units < HOPELESS_UNITS:
+    """A sentence when every unit so far has failed, or nothing admitted came to a row, and there were enough of them to
+    be sure; `failure` is the last reject."""
+    if counters.failed_units == counters.units >= HOPELESS_UNITS and failure.reason is not Reason.ENGINE_KILLED:
+        what = f"all of the first {counters.units} units failed"
+    elif counters.closed_without_rows == counters.admitted >= HOPELESS_INSTRUCTIONS:
+        what = f"none of the first {counters.admitted} instructions came to a row"
+    else:
         return None
     detail = f": {failure.detail}" if failure.detail else ""
     mend = MENDS.get(failure.reason, "look at what was refused with `inspect --rejected`")
-    return f"all of the first {counters.units} units failed, the last with {failure.reason}{detail}; {mend}"
+    return f"{what}, the last with {failure.reason}{detail}; {mend}, and name another folder"
 
 
 class Stops:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.chat_parsing import parse_inputs, parse_labels, parse_task_list, parse_yes_no
 from pipeline.filters import first_refusal, is_refusal, paper_filters
+from pipeline.parsing import judge_output
 from pipeline.prompting import shipped_text
 from pipeline.records import Instance, Reason
 from pipeline.settings import FilterSettings
@@ -32,12 +33,16 @@ def parsed(kind: str, reply: str) -> list[Any]:
         return parse_inputs(reply)
     if kind == "labels":
         return [[instance.output, instance.input] for instance in parse_labels(reply)]
+    if kind == "output":
+        return [reply]
     answer = parse_yes_no(reply)
     return [] if answer is None else [answer]
 
 
 def reasons_of(kind: str, items: list[Any], finish_reason: str) -> list[Reason | None]:
     """Why each instruction is refused before novelty, in the order of the recipe; for other kinds: why the reply is."""
+    if kind == "output":
+        return [judge_output(Instance("", items[0]), truncated=False, refusals=True)]
     if kind != "tasks":
         unparsed = Reason.CLASSIFICATION_UNPARSED if kind == "yes_no" else Reason.NO_INSTANCE_PARSED
         return [] if items else [unparsed]
@@ -67,6 +72,7 @@ def test_the_collection_is_large_enough() -> None:
     assert kinds.count("inputs") >= 10
     assert kinds.count("labels") >= 8
     assert kinds.count("yes_no") >= 5
+    assert kinds.count("output") >= 5
     assert len({reply["name"] for reply in REPLIES}) == len(REPLIES)
 
 
@@ -235,6 +241,7 @@ def test_yes_no(reply: str, expected: bool | None) -> None:
         pytest.param("Example Input: a\nExample output: b", ["a"], id="longer-markers-without-number"),
         pytest.param("1. a\n2. b\n\nFeel free to ask for more examples.", ["a", "b"], id="remark-below-a-list"),
         pytest.param("Example 1: Input: a\nExample 2: **Input:** b", ["a", "b"], id="both-markers-on-a-line"),
+        pytest.param("**Example 1**: a\n**Example 2**: b", ["a", "b"], id="colon-outside-the-emphasis"),
         pytest.param("**Example 1 (short):** a\n**Example 2** b", ["a", "b"], id="bold-examples"),
         pytest.param("### Example 1: A title\nInput: a", ["a"], id="title-dropped"),
         pytest.param("### Input 1\na\n### Input 2\nb", ["a", "b"], id="heading-without-colon"),

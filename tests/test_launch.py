@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from pipeline.errors import InputError
@@ -50,6 +52,37 @@ def test_a_hopeless_run_ends_with_one_sentence(scripted, tables, tmp_path, monke
         return Completion("<think> hm", "length", 9, 9) if request.key.stage == Stage.BOOTSTRAP else answer
 
     monkeypatch.setattr("pipeline.testing.scripted_answer", thinking)
-    with pytest.raises(InputError, match=r"all of the first 20 units failed.*raise bootstrap.sampling.max_tokens"):
+    with pytest.raises(InputError, match=r"all of the first 20 units failed.*raise max_tokens"):
         launch(scripted(out=str(tmp_path / "r"), engine={"kind": "scripted", "style": "chat"}))
     assert {row["reason"] for row in tables(tmp_path / "r")["rejected"]} == {"thought_unclosed"}
+
+
+def longer(words: int):
+    """Makes a filter out of a number."""
+
+    def check(instruction: str) -> str | None:
+        return "too long" if len(instruction.split()) > words else None
+
+    return check
+
+
+def test_a_filters_values_are_part_of_the_run(scripted, tmp_path) -> None:
+    """The same function over another number is another filter."""
+    launch(scripted(out=str(tmp_path / "r")), filters=[longer(9)])
+    with pytest.raises(InputError, match=r"filters\.own"):
+        launch(scripted(out=str(tmp_path / "r"), target=99), filters=[longer(8)])
+
+
+@pytest.mark.parametrize(
+    ("filters", "words"),
+    [
+        pytest.param([lambda _: False], "must return None to keep a text", id="false"),
+        pytest.param([functools.partial(short)], "must be a plain function", id="no-source"),
+        pytest.param([longer(object())], "must be a plain function.*plain values", id="no-plain-value"),
+        pytest.param(short, r"write filters=\[name\]", id="no-list"),
+    ],
+)
+def test_a_filter_that_cannot_serve_is_one_sentence(scripted, tmp_path, filters, words) -> None:
+    """What it returns, what it is and what it closes over are checked, and no bug shows."""
+    with pytest.raises(InputError, match=words):
+        launch(scripted(out=str(tmp_path / "r")), filters=filters)

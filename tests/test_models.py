@@ -10,7 +10,15 @@ import pytest
 
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError
-from pipeline.models import chat_template, choose_style, is_local, model_digest, model_facts
+from pipeline.models import (
+    chat_template,
+    choose_style,
+    context_length,
+    is_local,
+    model_digest,
+    model_facts,
+    tokenizer_facts,
+)
 
 
 @pytest.mark.parametrize(
@@ -130,3 +138,44 @@ def test_a_hub_model_that_cannot_be_looked_up_needs_its_style_set() -> None:
     with pytest.raises(InputError, match=r"cannot be looked up.*set engine.style"):
         choose_style(EngineSettings(model="org/unheard-of"), None)
     assert choose_style(EngineSettings(model="org/unheard-of", style="chat"), None)[0] == "chat"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        pytest.param("tokenizer_config.json", b"[]", "not a JSON object", id="list"),
+        pytest.param("tokenizer_config.json", b"{", "not valid JSON", id="json"),
+        pytest.param("chat_template.jinja", b"\xff\xfe", "cannot be read as UTF-8", id="bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(folder: Path, file: str, content: bytes, words: str) -> None:
+    """A broken file of a model is one sentence with its name."""
+    (folder / file).write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        choose_style(EngineSettings(model=str(folder)), None)
+
+
+def test_a_tokenizer_of_its_own_counts_by_its_files(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Style and chat template come from vLLM's `tokenizer` where it is set, and its digest is known."""
+    other = tmp_path_factory.mktemp("tokenizer")
+    (other / "chat_template.jinja").write_text("T")
+    engine = EngineSettings(model=str(folder), vllm={"tokenizer": str(other)})
+    before = tokenizer_facts(engine)
+    (other / "chat_template.jinja").write_text("U")
+
+    assert choose_style(engine, None)[0] == "chat"
+    assert chat_template(engine, None) == "U"
+    assert before is not None
+    assert tokenizer_facts(engine) != before
+    assert tokenizer_facts(EngineSettings(model=str(folder))) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(None, 512), (-1, 512), ("auto", 512), (256, 256)], ids=["unset", "-1", "auto", "set"]
+)
+def test_the_context_is_what_is_asked_for_or_what_the_model_has(folder: Path, asked: object, expected: int) -> None:
+    """Where vLLM is to find the length itself, the model's own is the most it can be."""
+    (folder / "config.json").write_text('{"max_position_embeddings": 512}')
+    options = {} if asked is None else {"max_model_len": asked}
+
+    assert context_length(EngineSettings(model=str(folder), vllm=options), None) == expected

@@ -47,7 +47,7 @@ def test_a_forecast_scales_what_was_counted() -> None:
     assert "per admitted instruction  2.0 calls, 100 prompt and 72 generated tokens, 2.00 rows" in text
     assert "per row                   1.0 calls, 50 prompt and 36 generated tokens" in text
     assert "1,000 units, 10,000 calls, 500,000 prompt and 360,000 generated tokens" in text
-    assert "2.00 engine-hours (1:00:00 with 2) at the measured 100 tokens/s" in text
+    assert "at most 2.00 engine-hours (1:00:00 with 2) at the measured 100 tokens/s" in text
     assert "Novelty falls as the pool grows, which is not in this forecast" in text
 
 

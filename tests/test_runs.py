@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 
@@ -10,13 +11,13 @@ import pytest
 
 from pipeline.errors import InputError, RunStopped
 from pipeline.fingerprint import differing_keys
-from pipeline.runs import is_running, make_plan, open_run, read_events, read_manifest
+from pipeline.runs import is_running, make_plan, open_planned, open_run, plan_for, read_events, read_manifest
 from pipeline.testing import ScriptedEngine, run_to_end
 
 
 def test_the_manifest_is_written_once_with_what_the_run_is_made_of(scripted, tmp_path):
     """Configuration, fingerprint, window, prompts with text and hash, seeds, versions; no path of the run folder."""
-    open_run(scripted(out="somewhere"), tmp_path / "r").close()
+    asyncio.run(run_to_end(scripted(out="somewhere", budget={"units": 1}), tmp_path / "r", ScriptedEngine()))
     before = (tmp_path / "r" / ".run" / "manifest.json").read_text()
     open_run(scripted(target=99), tmp_path / "r").close()
     manifest = read_manifest(tmp_path / "r")
@@ -59,7 +60,6 @@ def test_what_changes_no_row_is_not_in_the_fingerprint(scripted, change):
         ({"novelty": {"threshold": 0.6}}, "novelty.threshold"),
         ({"instances": {"limit": 2}}, "instances.limit"),
         ({"prompts": {"bootstrap": "shipped:demo/bootstrap.txt"}}, "prompts.bootstrap"),
-        ({"engine": {"kind": "scripted", "vllm": {"dtype": "float32"}}}, "engine.vllm.dtype"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -178,3 +178,69 @@ def test_a_plan_that_made_nothing_gives_way_to_another(scripted, tables, tmp_pat
     assert tables(folder) == tables(alone)
     with pytest.raises(InputError, match="another configuration; it differs in seed"):
         open_run(scripted(), folder)
+
+
+@pytest.mark.parametrize("planned", [False, True], ids=["new-folder", "planned-folder"])
+def test_a_run_that_another_process_began_meanwhile_is_left_whole(scripted, tables, tmp_path, planned):
+    """Between the plan and the lock another process runs and leaves: the second one stops, and every row stays."""
+    folder = tmp_path / "r"
+    if planned:
+        open_run(scripted(), folder).close()
+    late = plan_for(folder, scripted(seed=7))
+    asyncio.run(run_to_end(scripted(), folder, ScriptedEngine()))
+    rows = tables(folder)
+
+    with pytest.raises(RunStopped, match="another process has begun a run here meanwhile"):
+        open_planned(folder, *late)
+    assert tables(folder) == rows
+    open_run(scripted(), folder).close()
+
+
+def test_a_plan_is_replaced_in_one_act(scripted, tmp_path, monkeypatch):
+    """A process that dies where the manifest is replaced leaves the old one, and the next start goes on."""
+    open_run(scripted(), tmp_path / "r").close()
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.runs.write_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            open_run(scripted(seed=7), tmp_path / "r")
+    gc.collect()
+
+    assert read_manifest(tmp_path / "r")["seed"] == 42
+    open_run(scripted(seed=7), tmp_path / "r").close()
+    assert read_manifest(tmp_path / "r")["seed"] == 7
+
+
+CHAT = {"kind": "scripted", "style": "chat"}
+ENDPOINT = {"kind": "openai", "model": "m", "openai": {"base_url": "http://h/v1"}}
+VLLM = {"model": "shipped:embedded"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "key"),
+    [
+        pytest.param(VLLM, {**VLLM, "vllm": {"dtype": "float32"}}, "engine.vllm.dtype", id="dtype"),
+        pytest.param(VLLM, {**VLLM, "vllm": {"load_format": "dummy"}}, "engine.vllm.load_format", id="weights"),
+        pytest.param(VLLM, {**VLLM, "vllm": {"max_num_seqs": 8}}, None, id="capacity"),
+        pytest.param(CHAT, {**CHAT, "system": "Be brief."}, "engine.system", id="system"),
+        pytest.param(
+            CHAT, {**CHAT, "chat_template_kwargs": {"a": 1}}, "engine.chat_template_kwargs.a", id="template-variable"
+        ),
+        pytest.param(
+            ENDPOINT,
+            {**ENDPOINT, "openai": {"base_url": "http://h/v1", "extra_body": {"provider": {}}}},
+            "engine.openai.extra_body.provider",
+            id="extra-body",
+        ),
+        pytest.param(
+            ENDPOINT,
+            {**ENDPOINT, "openai": {"base_url": "http://i/v1", "concurrency": 64, "api_key_env": "K", "attempts": 2}},
+            None,
+            id="address",
+        ),
+    ],
+)
+def test_what_of_an_engine_is_in_the_fingerprint(scripted, one, other, key):
+    """What changes the answers of an engine counts, under its key; where it is and how much it takes does not."""
+    first, second = (make_plan(scripted(engine=engine)).values for engine in (one, other))
+
+    assert [name for name in first | second if first.get(name) != second.get(name)] == ([key] if key else [])

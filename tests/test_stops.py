@@ -162,4 +162,15 @@ def test_a_run_whose_first_units_all_fail_is_hopeless() -> None:
 
     assert (early, mixed) == (None, None)
     assert "all of the first 20 units failed, the last with thought_unclosed: the answer of 9 tokens" in sentence
-    assert "raise bootstrap.sampling.max_tokens" in sentence
+    assert "raise max_tokens, or turn thinking off" in sentence
+    assert "name another folder" in sentence
+
+
+def test_a_run_in_which_nothing_comes_to_a_row_is_hopeless() -> None:
+    """After 50 admitted instructions that all closed without a row; one row is hope."""
+    failure = Reject(9, Stage.INSTANCES, Reason.NO_INSTANCE_KEPT)
+    sentence = hopeless(Counters(units=9, admitted=50, closed_without_rows=50), failure) or ""
+
+    assert hopeless(Counters(units=9, admitted=49, closed_without_rows=49), failure) is None
+    assert hopeless(Counters(units=9, admitted=51, closed_without_rows=50, instructions_with_rows=1), failure) is None
+    assert "none of the first 50 instructions came to a row, the last with no_instance_kept" in sentence

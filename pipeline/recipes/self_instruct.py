@@ -28,7 +28,6 @@ from pipeline.records import (
     Reject,
     Request,
     RequestKey,
-    Sampling,
     Seed,
     Stage,
     UnitResult,
@@ -63,15 +62,6 @@ class SelfInstruct:
     @property
     def templates(self) -> tuple[Template, ...]:
         return self.prompts.templates
-
-    @property
-    def samplings(self) -> tuple[Sampling, ...]:
-        """Every decoding that a request of this run may ask for."""
-        config = self._config
-        tables = [config.bootstrap.sampling, config.classification.sampling, config.instances.sampling]
-        if self.prompts.writes_outputs:
-            tables.append(config.instances.output_sampling)
-        return tuple(table.resolved() for table in tables)
 
     async def run_unit(self, unit: Unit, generate: Generate, admit: Admit) -> UnitResult:
         """All four stages for one bootstrap prompt. Raises ContentFault when the bootstrap request has no answer."""

@@ -111,7 +111,8 @@ class SelfInstructPrompts:
         """Stage 3."""
         shown = self._output_first_demonstrations if is_classification else self._input_first_demonstrations
         template = self.instance_template(is_classification)
-        return self._turn(template.render(demonstrations=shown, instruction=instruction))
+        limit = str(self._config.instances.limit)
+        return self._turn(template.render(demonstrations=shown, instruction=instruction, limit=limit))
 
     def output(self, instruction: str, input: str) -> Prompt:
         """Chat style: the ordinary turn that the output of an instance answers."""
