@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pipeline.records import Message
 
 THINKING_SWITCHES = ("enable_thinking", "thinking")  # the names that chat templates give to one
+LEAST_FOR_A_THOUGHT = 512  # tokens: few thoughts are shorter
 # gpt-oss names a channel before each text, with or without a thought.
 _CHANNEL_NEXT, _ANSWER_CHANNEL = "<|start|>assistant", "<|channel|>final<|message|>"
 # How a thinking block begins, and what ends it: on what follows the answer begins.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.chat import THINKING_SWITCHES, doubled_start
+from pipeline.chat import LEAST_FOR_A_THOUGHT, THINKING_SWITCHES, doubled_start
 from pipeline.chat import render as render_chat
 from pipeline.config import Config
 from pipeline.errors import InputError
@@ -15,7 +15,6 @@ from pipeline.records import Message, Prompt, Sampling
 from pipeline.runs import Plan
 
 ITEMS_PER_PROMPT = 8  # at most: a list goes on from the ninth item to before the sixteenth; a chat is asked for eight
-LEAST_FOR_A_THOUGHT = 512  # tokens: few thoughts are shorter
 
 
 def check_plan(plan: Plan, folder: Path | None, *, goes_on: bool = False) -> Iterator[str]:

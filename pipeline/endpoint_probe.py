@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import httpx
 
-from pipeline.chat import THINKING_SWITCHES, answer_of
+from pipeline.chat import LEAST_FOR_A_THOUGHT, THINKING_SWITCHES, answer_of
 from pipeline.endpoint_http import EXTRAS, Endpoint, Server, extras_of
 from pipeline.errors import ContentFault, InputError
 from pipeline.records import Completion, Message, Prompt, Sampling
@@ -23,7 +23,6 @@ Trial = tuple[str, Prompt, Sampling]
 PROBE, PROBE_CHOICES = "Name an animal.", ("vexillum", "ombrometer")  # no answer to it but by constraint
 PROBE_SAMPLING = Sampling(16, 0.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, ())
 PROBE_THOUGHT_TOKENS = 64  # enough to see a thought begin
-LEAST_FOR_A_THOUGHT = 512  # tokens: few thoughts are shorter
 LIMITS = ("max_tokens", "max_completion_tokens")  # the second is what OpenAI's newer models take in its place
 
 
@@ -89,16 +88,18 @@ async def _find_thinking(endpoint: Endpoint, server: Server) -> Server:
     """
     if not _is_chat(endpoint) or not _has_thought(await _probe(endpoint, server, constrained=False)):
         return server
-    if not any(name in endpoint.settings.chat_template_kwargs for name in THINKING_SWITCHES):
-        silent = replace(server, thinking_off=True)
-        try:
-            if not _has_thought(await _probe(endpoint, silent, constrained=False)):
-                if silent.choices:
-                    return silent
-                return replace(silent, choices=_is_choice(await _probe(endpoint, silent, constrained=True)))
-        except ContentFault:  # the server does not take the switch, or no choices
-            pass
-    return replace(server, thinks=True)
+    if any(name in endpoint.settings.chat_template_kwargs for name in THINKING_SWITCHES):
+        return replace(server, thinks=True)
+    silent = replace(server, thinking_off=True)
+    try:
+        if _has_thought(await _probe(endpoint, silent, constrained=False)):
+            return replace(server, thinks=True)
+    except ContentFault:  # it does not take the switch
+        return replace(server, thinks=True)
+    try:  # the thought may have stood before a choice
+        return replace(silent, choices=_is_choice(await _probe(endpoint, silent, constrained=True)))
+    except ContentFault:
+        return replace(silent, choices=False)
 
 
 async def _probe(endpoint: Endpoint, server: Server, *, constrained: bool) -> Completion:

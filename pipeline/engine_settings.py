@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.settings import Settings
+
+# Fields of a request that are written for the server by other settings, and by which ones.
+_SAMPLING = "set it in the sampling of each stage, as in [bootstrap.sampling]"
+_OWN_FIELDS = {
+    "model": "set engine.model",
+    "prompt": "set [prompts]",
+    "messages": "set [prompts] and engine.system",
+    "chat_template_kwargs": "set engine.chat_template_kwargs",
+    "structured_outputs": "answers that are one of some choices are constrained where the server can",
+    "n": "each request is for one answer",
+    "stream": "answers are read as a whole",
+    "max_completion_tokens": "set max_tokens in the sampling of each stage",
+} | dict.fromkeys(
+    "max_tokens temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty stop".split(),
+    _SAMPLING,
+)
 
 
 class ScriptedSettings(Settings):
@@ -24,18 +41,46 @@ class ScriptedSettings(Settings):
 class EndpointSettings(Settings):
     """An OpenAI-compatible server: vLLM's own, or any other. Needs neither Ray nor vLLM here."""
 
-    base_url: str | None = Field(None, pattern=r"^https?://[^\s@?#]+$")
+    base_url: str | None = None
     """Where its API begins, "/v1" included: "http://127.0.0.1:8000/v1". No key in it."""
-    api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key; none is sent where it is not set."""
     concurrency: int = Field(64, ge=1)
     """Requests in flight at once."""
     timeout_s: float = Field(600.0, gt=0)
     """How long one request may take, in seconds, before it is asked again."""
     attempts: int = Field(8, ge=1)
-    """How often one request is asked, over time-outs, 429, 5xx and cut connections, before the run stops with 75."""
+    """How often one request is asked, over time-outs, 5xx and cut connections, before the run stops with 75. A 429
+    counts only where nothing has been answered since this request's last try."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Fields of the server's own for every request, as they are. They count as changing rows."""
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _read_address(cls, value: Any) -> Any:
+        if value is None or (isinstance(value, str) and re.fullmatch(r"https?://[^\s@?#]+", value)):
+            return value
+        raise ValueError(  # which shows no value: it may hold a password
+            "must be an http(s) address without user, password or query, such as "
+            '"http://127.0.0.1:8000/v1"; a key comes from the environment'
+        )
+
+    @field_validator("api_key_env", mode="before")
+    @classmethod
+    def _read_variable(cls, value: Any) -> Any:
+        if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            return value
+        raise ValueError(  # which shows no value: it may be the key
+            'must be the name of an environment variable that holds the key, such as "OPENAI_API_KEY", and not the key'
+        )
+
+    @field_validator("extra_body")
+    @classmethod
+    def _leave_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if name in _OWN_FIELDS:
+                raise ValueError(f"must not hold {name!r}; {_OWN_FIELDS[name]}")
+        return value
 
 
 class EngineSettings(Settings):

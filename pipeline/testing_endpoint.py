@@ -24,6 +24,7 @@ from pipeline.testing import scripted_answer, stream_of
 
 Body = dict[str, Any]
 EXTRAS = frozenset({"top_k", "min_p", "repetition_penalty"})
+ASKED_AGAIN = "Answer with exactly one of"  # how the engine asks again for one of some choices
 ROUTES = {"/v1/completions": "prompt", "/v1/chat/completions": "messages"}
 
 
@@ -58,8 +59,9 @@ class ScriptedEndpoint:
 
     `answer` makes a text of a request's body. With `choices` it takes vLLM's `structured_outputs`, with `extras` top_k,
     min_p and repetition_penalty; what it does not take it refuses with 400 where it is `strict`, and overlooks
-    otherwise. `key` is asked for where set; `context` is vLLM's `max_model_len`; without `usage` it counts no tokens.
-    `faults(n)` is what happens to request n, the first being 0 and a GET one too; None is an ordinary answer.
+    otherwise. `refuses`: further fields that it refuses, each with its words. `key` is asked for where set; `context`
+    is vLLM's `max_model_len`; without `usage` it counts no tokens. `faults(n)` is what happens to request n, the first
+    being 0 and a GET one too; None is an ordinary answer.
 
     `received` holds all requests in the order they came, `most_in_flight` the most that it worked on at one time, and
     `dropped` how many clients went away during a silence.
@@ -73,6 +75,7 @@ class ScriptedEndpoint:
         choices: bool = True,
         extras: bool = True,
         strict: bool = True,
+        refuses: Mapping[str, str] | None = None,
         usage: bool = True,
         context: int | None = 8192,
         answer: Callable[[Body], str] | None = None,
@@ -80,6 +83,7 @@ class ScriptedEndpoint:
     ) -> None:
         self.model, self.key, self.context = model, key, context
         self.choices, self.extras, self.strict, self.usage = choices, extras, strict, usage
+        self.refuses = refuses or {}
         self.answer = answer or plausible_answer
         self.faults = faults or (lambda _: None)
         self.received: list[Received] = []
@@ -149,6 +153,8 @@ class ScriptedEndpoint:
             if self.strict:
                 return _error(400, f"Unrecognized request argument supplied: {unknown[0]}")
             body = {name: value for name, value in body.items() if name not in unknown}
+        for name in self.refuses.keys() & body.keys():
+            return _error(400, self.refuses[name])
         return 200, {}, self._completion(body)
 
     def _completion(self, body: Body) -> dict[str, Any]:
@@ -251,11 +257,14 @@ def plausible_answer(body: Body) -> str:
     choices = tuple(body.get("structured_outputs", {}).get("choice", ()))
     prompt = _prompt_of(body)
     knobs: dict[str, Any] = {each.name: body.get(each.name, 0) for each in fields(Sampling)}
+    knobs["max_tokens"] = body.get("max_tokens", body.get("max_completion_tokens", 0))
     sampling = Sampling(**knobs | {"stop": tuple(body.get("stop", ()))})
     request = Request(RequestKey(0, guess_stage(prompt)), prompt, sampling, choices)
     text = scripted_answer(request).text
     if request.key.stage is Stage.CLASSIFICATION and not choices:  # free, and so now and then none of the two
-        text = stream_of(request).choice([text, f"**{text.strip()}**", f"{text}, because it is so.", "Hard to say."])
+        said = [text, f"**{text.strip()}**", f"{text}, because it is so."]
+        said += [] if _last_text(prompt).startswith(ASKED_AGAIN) else ["Hard to say."]
+        text = stream_of(request).choice(said)
     return text
 
 
@@ -268,7 +277,7 @@ def guess_stage(prompt: Prompt) -> Stage:
         return Stage.INSTANCES if text.endswith((EXAMPLE_LEAD, LABEL_LEAD)) else Stage.CLASSIFICATION
     if "numbered list of the tasks" in text:
         return Stage.BOOTSTRAP
-    if "Is it classification?" in text or text.startswith("Answer with exactly one of"):
+    if "Is it classification?" in text or text.startswith(ASKED_AGAIN):
         return Stage.CLASSIFICATION
     return Stage.INSTANCES if "Do not write any outputs" in text or f'"{LABEL_LEAD}"' in text else Stage.OUTPUT
 

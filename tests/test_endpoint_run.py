@@ -60,7 +60,8 @@ def test_a_whole_run(tell: Tell, tmp_path: Path, style: str) -> None:
 
 def test_a_server_in_trouble_delays_a_run_and_takes_nothing_from_it(tell: Tell, tmp_path: Path) -> None:
     """429 with Retry-After, 500, a cut connection, garbage and silence among the answers: the rows are all there."""
-    trouble = {6: Fault(429, {"Retry-After": "1"}), 9: Fault(500), 12: CUT, 15: GARBAGE, 18: SILENCE, 19: Fault(503)}
+    kinds = [Fault(429, {"Retry-After": "1"}), Fault(500), CUT, GARBAGE, SILENCE, Fault(503)]
+    trouble = dict(zip(range(15, 33, 3), kinds, strict=True))
     with ScriptedEndpoint() as calm:
         tell("run", *at(calm), "--out", "calm")
     with ScriptedEndpoint(faults=trouble.get) as server:
@@ -98,6 +99,7 @@ def test_a_server_that_cannot_constrain_is_asked_again(tell: Tell, tmp_path: Pat
 
     assert done.returncode == 0, done.stderr
     assert "classification_unparsed" not in reasons
+    assert any("Answer with exactly one of" in body["messages"][-1]["content"] for body in server.bodies)
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
@@ -131,7 +133,7 @@ def test_bad_input_is_one_sentence_before_anything_is_written(
 
 def test_the_key_is_in_no_file(tell: Tell, tmp_path: Path) -> None:
     """A run with a key leaves it in none of its files and says it nowhere."""
-    with ScriptedEndpoint(key=KEY, faults={8: Fault(500, body=f"no {KEY}")}.get) as server:
+    with ScriptedEndpoint(key=KEY, faults={20: Fault(500, body=f"no {KEY}")}.get) as server:
         done = tell("run", *at(server), "--out", "r", OPENAI_API_KEY=KEY)
 
     assert done.returncode == 0, done.stderr

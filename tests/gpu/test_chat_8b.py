@@ -1,4 +1,4 @@
-"""The shipped chat configuration on a GPU, with random weights in the shape of an 8B model: it starts, fills and stops."""
+"""The shipped chat configuration on a GPU, with random weights in the shape of an 8B model: it starts, fills, stops."""
 
 from __future__ import annotations
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.endpoint import OpenAIEngine, Server
+from pipeline.endpoint import OpenAIEngine
+from pipeline.endpoint_http import Server
+from pipeline.endpoint_probe import Trial
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import ContentFault, InputError
 from pipeline.records import Message, Prompt, Reason, Request, RequestKey, Sampling, Stage
@@ -23,6 +26,19 @@ def settings(vllm_server: tuple[str, str], style: str, **values: Any) -> EngineS
     url, model = vllm_server
     own = {"base_url": url, "api_key_env": VARIABLE, "concurrency": 16, "attempts": 2}
     return EngineSettings.model_validate({"kind": "openai", "model": model, "style": style, "openai": own, **values})
+
+
+def start(vllm_server: tuple[str, str], style: str, *trials: Trial) -> Server:
+    """Start an engine with these prompts to try, and close it."""
+
+    async def main() -> Server:
+        engine = OpenAIEngine(settings(vllm_server, style))
+        try:
+            return await engine.start(trials)
+        finally:
+            await engine.close()
+
+    return asyncio.run(main())
 
 
 def ask(vllm_server: tuple[str, str], style: str, *requests: Request) -> tuple[Server, list[Any]]:
@@ -121,6 +137,24 @@ def test_too_long_a_prompt_is_a_content_fault(vllm_server: tuple[str, str], styl
     assert fault.reason is Reason.REQUEST_REFUSED
     assert str(CONTEXT) in fault.detail
     assert answer.text
+
+
+@pytest.mark.parametrize("style", ["chat", "completion"])
+def test_prompts_are_tried_before_a_run(vllm_server: tuple[str, str], style: str) -> None:
+    """One that fits is counted to the token of its room; one that is longer than the context is refused by its name."""
+    few, many = ((Message("user", text),) if style == "chat" else text for text in ("word " * 20, "word " * 3000))
+    _, (once,) = ask(vllm_server, style, request(few, max_tokens=1))
+    room = CONTEXT - once.prompt_tokens
+    knobs = request(few).sampling
+
+    start(vllm_server, style, ("output", few, replace(knobs, max_tokens=room)))
+    numbers = (
+        f"has {once.prompt_tokens} tokens, which with {room + 1} for the answer is more than the context of {CONTEXT}"
+    )
+    with pytest.raises(InputError, match=f"^prompt output: its longest form {numbers}"):
+        start(vllm_server, style, ("output", few, replace(knobs, max_tokens=room + 1)))
+    with pytest.raises(InputError, match=rf"^prompt bootstrap: .* refuses its longest form \(.*{CONTEXT}"):
+        start(vllm_server, style, ("bootstrap", many, knobs))
 
 
 def test_a_wrong_key(vllm_server: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
