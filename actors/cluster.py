@@ -1,4 +1,4 @@
-"""The Ray cluster: reaching it, what room it has, and engines as actors on it."""
+"""The Ray cluster: reaching it, what room it has, and engines and novelty workers as actors on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import contextlib
 import logging
 import os
 import sysconfig
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from actors.engine_pool import EnginePool
 from actors.messages import Answer, Call, EngineLost, Place, Pulse, Ready, StartFailure
+from actors.novelty_pool import NoveltyPool, NoveltyWorker, Scores, WorkerLost
 from actors.vllm_engine import VllmEngine
 from pipeline.adapters import lora_adapter
 from pipeline.engine_settings import EngineSettings
@@ -26,10 +28,16 @@ from pipeline.models import model_path
 T = TypeVar("T")
 
 CLOSE_S = 5.0
+SETTLE_S = 3.0  # what Ray counts as free follows a moment after a process has ended
 # What the driver's environment may tell engine processes on other machines too.
 PASSED_ON = ("VLLM_CPU_CI_ENV",)
 # Parts of Ray's words for deaths that no request can have caused: the machine went, Ray or we took the process away.
 BLAMELESS = ("its node has died", "node was terminated", "running low on memory", "ray.kill")
+# A novelty worker is one thread on one core. Ray shows all GPUs to an actor that asked for none.
+WORKER_ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "",
+    **dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +130,34 @@ def resources() -> Resources:
     return Resources(nodes, free.get("CPU", 0.0), free.get("GPU", 0.0))
 
 
-def require_room(settings: EngineSettings) -> Resources:
-    """Raise InputError unless the cluster has room for the engines asked for, and has it free now."""
+def require_room(settings: EngineSettings | None, workers: int = 0) -> Resources:
+    """Raise InputError unless the cluster has room for what is asked for, and has it free now.
+
+    That is the engines, where they run on Ray, and so many novelty workers of one CPU each.
+    """
     have = resources()
-    fit = sum(node.engines(settings) for node in have.nodes)
-    each = f"{settings.num_cpus} CPUs" + (f" and {settings.num_gpus} GPUs" if settings.num_gpus else "")
-    asked = f"engine.count asks for {settings.count} engines of {each}, each on one machine"
-    if fit < settings.count:
-        mend = "lower engine.num_gpus or engine.num_cpus" if fit == 0 else f"set engine.count to {fit} or less"
-        raise InputError(f"{asked}, and the cluster has room for {fit}: it has {have}; {mend}, or add machines")
-    if have.free_cpus < settings.count * settings.num_cpus or have.free_gpus < settings.count * settings.num_gpus:
-        raise InputError(f"{asked}, and others use what the cluster has: {have}; wait for them, or lower engine.count")
+    cpus, gpus, asked, lower = float(workers), 0.0, [], []
+    if settings is not None:
+        fit = sum(node.engines(settings) for node in have.nodes)
+        each = f"{settings.num_cpus} CPUs" + (f" and {settings.num_gpus} GPUs" if settings.num_gpus else "")
+        asked.append(f"engine.count asks for {settings.count} engines of {each}, each on one machine")
+        if fit < settings.count:
+            mend = "lower engine.num_gpus or engine.num_cpus" if fit == 0 else f"set engine.count to {fit} or less"
+            raise InputError(f"{asked[0]}, and the cluster has room for {fit}: it has {have}; {mend}, or add machines")
+        lower.append("engine.count")
+        cpus, gpus = cpus + settings.count * settings.num_cpus, float(settings.count * settings.num_gpus)
+    if workers:
+        asked.append(f"{workers} novelty worker(s) need 1 CPU each")
+        lower.append("the number of workers (novelty.workers)")
+    what, mend = ", and ".join(asked), "lower " + " or ".join(lower)
+    if have.cpus < cpus:
+        raise InputError(f"{what}, and the cluster has no room for that: it has {have}; {mend}, or add machines")
+    until = time.monotonic() + SETTLE_S
+    while (short := have.free_cpus < cpus or have.free_gpus < gpus) and time.monotonic() < until:
+        time.sleep(0.1)
+        have = resources()
+    if short:
+        raise InputError(f"{what}, and others use what the cluster has: {have}; wait for them, or {mend}")
     return have
 
 
@@ -163,6 +188,33 @@ def actor_pool(engine: type[Any], arguments: tuple[Any, ...], settings: EngineSe
 
     limits = {"start_timeout_s": settings.start_timeout_s, **limits}
     return EnginePool(spawn, engines=settings.count, slots=settings.slots, **limits)
+
+
+def novelty_pool(
+    tokenizer: str,
+    floor: float,
+    workers: int,
+    note: Callable[..., None] | None = None,
+    *,
+    worker: type[Any] = NoveltyWorker,
+    **limits: Any,
+) -> NoveltyPool:
+    """A scorer over so many workers on the connected cluster, for scores of `floor` or above. Nothing starts yet.
+
+    `worker` is the class of their actors, with NoveltyWorker's methods; `limits` go to NoveltyPool.
+    """
+    remote = ray.remote(worker).options(
+        num_cpus=1,
+        num_gpus=0,
+        max_restarts=0,  # the pool replaces what has died: a restarted actor would hold no texts
+        max_task_retries=0,
+        runtime_env={"env_vars": WORKER_ENVIRONMENT},
+    )
+
+    def spawn(first: int) -> ActorWorker:
+        return ActorWorker(remote.remote(first, workers, tokenizer, floor))
+
+    return NoveltyPool(spawn, workers, note=note, **limits)
 
 
 class _Cores:
@@ -223,6 +275,26 @@ class ActorEngine:
             if ray.is_initialized():
                 self.kill()
             self._cores.release(self)
+
+
+class ActorWorker:
+    """One novelty worker's actor as its pool sees it (`WorkerHandle`). All of Ray's errors become WorkerLost here."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    async def nearest(self, held: int, new: Sequence[str], asked: Sequence[str], length: int) -> Scores:
+        call: Awaitable[Scores] = self._actor.nearest.remote(held, new, asked, length)
+        try:
+            return await _answered(call)
+        except RayTaskError as error:  # a fault in our own code is no better there than a dead process
+            raise WorkerLost(f"{type(error.cause).__name__}: {error.cause}") from error
+        except EngineLost as lost:
+            raise WorkerLost(lost.detail) from lost
+
+    def kill(self) -> None:
+        if ray.is_initialized():
+            ray.kill(self._actor, no_restart=True)
 
 
 async def _answered(reference: Awaitable[T]) -> T:

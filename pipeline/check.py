@@ -36,6 +36,7 @@ def check_plan(plan: Plan, folder: Path | None, *, goes_on: bool = False) -> Ite
         yield f"model: {plan.model['name']}, revision {revision}, licence {plan.model['licence']}"
     yield from check_context(plan)
     yield from describe_window(config, plan.window)
+    yield describe_novelty(config)
 
 
 def check_folder(folder: Path, *, goes_on: bool = False) -> str:
@@ -173,3 +174,12 @@ def describe_window(config: Config, window: int) -> Iterator[str]:
             f"  it keeps {window / (4 * slots):.1f} of {count} engine(s) full (each holds {slots} requests): they may "
             f"idle, which keeps the demonstrations fresh; window = {4 * slots * count} would fill them"
         )
+
+
+def describe_novelty(config: Config) -> str:
+    """Where the nearest neighbours are looked for."""
+    if not config.novelty.enabled:
+        return "novelty: off; near copies are admitted"
+    workers = config.resolved_novelty_workers
+    where = f"{workers} worker(s) of one CPU on the Ray cluster" if workers else "in the driver's process, no workers"
+    return f"novelty: {where}; threshold {config.novelty.threshold:g}, nearest down to {config.novelty.lowest:g}"

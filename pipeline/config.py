@@ -117,6 +117,15 @@ class Config(Settings):
             return self.window
         return min(4 * self.engine.slots * self.engine.count, max(16, self.target // 16))
 
+    @property
+    def resolved_novelty_workers(self) -> int:
+        """Processes on the Ray cluster that look for the nearest; 0: a thread of the driver's process does."""
+        if not self.novelty.enabled:
+            return 0
+        if self.novelty.workers != "auto":
+            return self.novelty.workers
+        return int(self.engine.kind == "vllm" and self.engine.num_gpus > 0)
+
 
 def in_style(config: Config, style: Literal["chat", "completion"]) -> Config:
     """The configuration with its style settled: what was not set has that style's defaults.

@@ -20,6 +20,7 @@ from pipeline.errors import InputError, RunStopped
 from pipeline.gate import Gate
 from pipeline.pool import Pool
 from pipeline.records import Candidate, Completion, Request, Stage, UnitResult, Usage, Verdict
+from pipeline.scoring import InProcess
 from pipeline.stops import Ending, Stops, hopeless
 from pipeline.unit import Recipe, Unit, run_whole
 
@@ -74,7 +75,9 @@ class Driver:
         self._recipe = recipe
         self._engine = engine
         self._commit = commit
-        self._gate = Gate(state.pool, state.run_name, config.novelty.threshold, config.target, self._passed)
+        if config.novelty.enabled and not state.pool.scored:
+            state.pool.score_with(InProcess(config.novelty.tokenizer, config.novelty.lowest))
+        self._gate = Gate(state.pool, state.run_name, config.novelty, config.target, self._passed)
         self._next_ready = state.counters.units  # units before it are finished
         self._gated: dict[int, tuple[int, int]] = {}
         self._finished: dict[int, UnitResult] = {}
@@ -109,6 +112,7 @@ class Driver:
                     self._commit_range(None)
         finally:
             starter.cancel()
+            self._gate.close()
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -60,6 +60,7 @@ def fingerprint_values(
     values |= {f"prompts.{template.name}": template.hash for template in templates}
     for table in ("bootstrap", "filters", "novelty", "classification", "instances"):
         values |= _flat(resolved[table], table)
+    del values["novelty.workers"]  # they change no row
     if config.engine.style != "chat":  # it writes no outputs apart
         values = {key: value for key, value in values.items() if not key.startswith("instances.output_sampling.")}
     if config.engine.kind != "vllm":

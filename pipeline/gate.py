@@ -1,7 +1,8 @@
 """The gate: candidates are admitted in unit order, each against everything admitted before it.
 
 This is the guarantee that no two admitted instructions are nearer than the threshold (design, invariant 5), and that
-the pool is a function of the committed units and nothing else.
+the pool is a function of the committed units and nothing else. What is ready is scored as one batch against the pool as
+it then is, by a scorer elsewhere; here it is compared only with what its own batch has admitted.
 """
 
 from __future__ import annotations
@@ -9,8 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from pipeline.novelty import tokenizer
 from pipeline.pool import Pool
 from pipeline.records import Candidate, Nearest, Reason, Verdict
+from pipeline.scoring import Batch, Found
+from pipeline.settings import NoveltySettings
+
+MOST_UNITS = 256  # in one batch: what a batch has admitted is compared on the driver's own loop
+
+Waiting = tuple[Sequence[Candidate], asyncio.Future[list[Verdict]]]
 
 
 class Gate:
@@ -21,41 +29,88 @@ class Gate:
         self,
         pool: Pool,
         run_name: str,
-        threshold: float,
+        novelty: NoveltySettings,
         target: int,
         passed: Callable[[int, int, int], bool],
     ) -> None:
         self._pool = pool
         self._run_name = run_name
-        self._threshold = threshold
+        self._novelty = novelty
+        self._tokens_of = tokenizer(novelty.tokenizer)
         self._target = target
         self._passed = passed
         self._open = True
-        self._waiting: dict[int, tuple[Sequence[Candidate], asyncio.Future[list[Verdict]]]] = {}
+        self._waiting: dict[int, Waiting] = {}
+        self._passing: asyncio.Task[None] | None = None
 
     async def admit(self, unit: int, candidates: Sequence[Candidate]) -> list[Verdict]:
-        """Wait for this unit's turn, then judge its candidates in order. Called once for every unit."""
+        """Wait for this unit's turn, then judge its candidates in order. Called once for every unit.
+
+        Raises what the scorer raises; no unit passes after that.
+        """
         answer: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
         self._waiting[unit] = (candidates, answer)
-        self._advance()
+        if self._passing is None or self._passing.done():
+            self._passing = asyncio.create_task(self._pass_ready())
         return await answer
 
-    def _advance(self) -> None:
-        while self._open and (unit := self._pool.units) in self._waiting:
-            candidates, answer = self._waiting.pop(unit)
-            verdicts = [self._judge(candidate) for candidate in candidates]
-            self._pool.close_unit()
-            self._open = self._passed(unit, len(candidates), sum(verdict.admitted for verdict in verdicts))
-            if not answer.done():  # its unit may have been cancelled meanwhile
-                answer.set_result(verdicts)
+    def close(self) -> None:
+        """Let no more units pass."""
+        self._open = False
+        if self._passing is not None:
+            self._passing.cancel()
 
-    def _judge(self, candidate: Candidate) -> Verdict:
+    async def _pass_ready(self) -> None:
+        """Pass the units whose turn it is, batch after batch, until one is missing."""
+        try:
+            while self._open and (units := self._ready()):
+                found = await self._score(units)
+                batch = Batch(self._novelty.tokenizer, self._novelty.lowest, len(self._pool))
+                for unit in units:
+                    if self._open:
+                        self._pass(unit, found, batch)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it belongs to the units that wait
+            self._open = False
+            for _, answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(error)
+
+    def _ready(self) -> list[int]:
+        first = self._pool.units
+        units: list[int] = []
+        while len(units) < MOST_UNITS and first + len(units) in self._waiting:
+            units.append(first + len(units))
+        return units
+
+    async def _score(self, units: Sequence[int]) -> dict[str, Found]:
+        """The nearest instruction held before this batch, by text."""
+        if not self._novelty.enabled or self._pool.admitted >= self._target:
+            return {}
+        texts = list(dict.fromkeys(each.instruction for unit in units for each in self._waiting[unit][0]))
+        return dict(zip(texts, await self._pool.nearest(texts), strict=True)) if texts else {}
+
+    def _pass(self, unit: int, found: dict[str, Found], batch: Batch) -> None:
+        candidates, answer = self._waiting[unit]
+        verdicts = [self._judge(candidate, found, batch) for candidate in candidates]
+        self._pool.close_unit()
+        self._open = self._passed(unit, len(candidates), sum(verdict.admitted for verdict in verdicts)) and self._open
+        del self._waiting[unit]  # only now: a fault in any of this belongs to the unit too
+        if not answer.done():  # its unit may have been cancelled meanwhile
+            answer.set_result(verdicts)
+
+    def _judge(self, candidate: Candidate, found: dict[str, Found], batch: Batch) -> Verdict:
+        text, nearest = candidate.instruction, None
         if self._pool.admitted >= self._target:
             return Verdict(candidate, None, Reason.TARGET_REACHED)
-        nearest: Nearest | None = self._pool.nearest(candidate.instruction)
-        if nearest is not None and nearest.score > self._threshold:
-            return Verdict(candidate, nearest, Reason.NOT_NOVEL)
-        self._pool.admit(instruction_id(self._run_name, candidate.unit, candidate.index), candidate.instruction)
+        if self._novelty.enabled:
+            if not self._tokens_of(text):  # near nothing, so that it would always be novel
+                return Verdict(candidate, None, Reason.NO_TOKENS)
+            if place := batch.nearest(text, found[text]):
+                nearest = Nearest(self._pool.id_at(place[0]), place[1])
+            if nearest is not None and nearest.score > self._novelty.threshold:
+                return Verdict(candidate, nearest, Reason.NOT_NOVEL)
+            batch.keep(text)
+        self._pool.admit(instruction_id(self._run_name, candidate.unit, candidate.index), text)
         return Verdict(candidate, nearest)
 
 

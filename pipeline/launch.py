@@ -1,4 +1,4 @@
-"""From a configuration to a finished run: the engines it names, the driver, signals, the closing summary.
+"""From a configuration to a finished run: its engines and novelty workers, the driver, signals, the closing summary.
 
 The only module of `pipeline` that touches `actors`, and that inside functions. `launch` is also the way in from Python.
 """
@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline.check import check_context, check_folder, longest_prompts
@@ -18,12 +18,16 @@ from pipeline.config import Config
 from pipeline.driver import Driver, sums_close
 from pipeline.endpoint import OpenAIEngine
 from pipeline.engine import Engine
+from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError, MillError, RunStopped
 from pipeline.filters import OwnFilter
 from pipeline.models import is_local
+from pipeline.novelty import NoveltyIndex
+from pipeline.pool import Pool
 from pipeline.progress import Progress, while_waiting
 from pipeline.report import summary
 from pipeline.runs import Plan, Run, open_planned, plan_for
+from pipeline.scoring import Scorer
 
 # What would make a run go on that has ended, by the rule that ended it.
 GOES_ON = {
@@ -33,6 +37,8 @@ GOES_ON = {
     "budget.units": "a larger budget (--set budget.units=N)",
     "budget.hours": "a larger budget (--set budget.hours=N)",
 }
+
+QUIET_S = 2.0  # novelty workers that are filled sooner are not spoken of
 
 
 def run_folder(config: Config) -> Path:
@@ -76,25 +82,42 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
 
 
 async def _drive(opened: Run) -> None:
-    """Start the engines and run until a rule, a signal or a fault ends it."""
+    """Start the engines and the novelty workers, and run until a rule, a signal or a fault ends it."""
     config = opened.plan.config
     signals = _Signals()
-    try:
-        engine = await start_engine(opened.plan, opened.event)
-    except asyncio.CancelledError:
-        raise signals.reason or RunStopped("cancelled while the engines were loading") from None
-    driver = Driver(config, opened.state, opened.plan.recipe, engine, opened.commit)
-    signals.stop = driver.stop
-    progress = asyncio.create_task(Progress(driver, config.target).draw())
-    try:
-        await driver.run()
-    except MillError as error:
-        opened.event("stopped", why=str(error))
-        raise
-    finally:
-        progress.cancel()
-        await asyncio.gather(progress, return_exceptions=True)
-        await engine.close()
+    async with AsyncExitStack() as stack:
+        try:
+            engine = await start_engine(opened.plan, opened.event)
+            stack.push_async_callback(engine.close)
+            # After the engines: these have the choice of the machines.
+            if config.resolved_novelty_workers:
+                await _start_workers(config, opened.state.pool, opened.event, stack)
+        except asyncio.CancelledError:
+            raise signals.reason or RunStopped("cancelled while the engines were loading") from None
+        driver = Driver(config, opened.state, opened.plan.recipe, engine, opened.commit)
+        signals.stop = driver.stop
+        progress = asyncio.create_task(Progress(driver, config.target).draw())
+        try:
+            await driver.run()
+        except MillError as error:
+            opened.event("stopped", why=str(error))
+            raise
+        finally:
+            progress.cancel()
+            await asyncio.gather(progress, return_exceptions=True)
+
+
+async def _start_workers(config: Config, pool: Pool, note: Callable[..., None], stack: AsyncExitStack) -> None:
+    """Give the pool its novelty workers, filled with what it holds. `stack` ends them."""
+    from actors import cluster
+
+    workers = config.resolved_novelty_workers
+    scorer = cluster.novelty_pool(config.novelty.tokenizer, config.novelty.lowest, workers, note)
+    stack.push_async_callback(scorer.close)
+    pool.score_with(scorer)
+    filling = while_waiting(scorer.start(), f"filling {workers} novelty worker(s) with {len(pool):,} texts", QUIET_S)
+    # Beside it the driver's own index, for what one batch admits, is loaded off the event loop that feeds the engines.
+    await asyncio.gather(filling, asyncio.to_thread(NoveltyIndex().nearest, ""))
 
 
 class _Signals:
@@ -120,32 +143,53 @@ class _Signals:
 
 
 @contextmanager
-def engines_room(plan: Plan, *, fresh: bool = True) -> Iterator[str]:
-    """Where the engines run, for as long as this lasts, in a line: the cluster, joined and with room, or the endpoint.
+def engines_room(plan: Plan, *, novelty: bool = True, fresh: bool = True) -> Iterator[str]:
+    """Where the engines and, with `novelty`, its workers run, for as long as this lasts, in a line or two.
 
-    Where this process was in the cluster before, it stays in it. Raises InputError where there is no room, or the
-    endpoint cannot serve this configuration.
+    That is the cluster, joined and with room, and the endpoint. Where this process was in the cluster before, it stays
+    in it. Raises InputError where there is no room, or the endpoint cannot serve this configuration.
     """
     config = plan.config
-    if config.engine.kind == "scripted":
-        yield "engines: scripted, in this process"
-        return
-    if config.engine.kind == "openai":
-        yield f"endpoint: {asyncio.run(_ask_endpoint(plan, fresh))}"
-        return
+    kind, workers = config.engine.kind, config.resolved_novelty_workers if novelty else 0
+    with ExitStack() as stack:
+        lines = []
+        if kind == "scripted":
+            lines.append("engines: scripted, in this process")
+        if kind == "openai":
+            lines.append(f"endpoint: {asyncio.run(_ask_endpoint(plan, fresh))}")
+        if kind == "vllm" or workers:
+            lines.append(f"cluster: {_join_cluster(config.engine if kind == 'vllm' else None, workers, stack)}")
+        yield "\n".join(lines)
+
+
+@contextmanager
+def novelty_scorer(tokenizer: str, floor: float, workers: int) -> Iterator[Scorer]:
+    """So many novelty workers on the Ray cluster, joined for as long as this lasts, as a scorer for whoever closes it.
+
+    Raises InputError where Ray is not installed, the cluster is out of reach or has no room.
+    """
+    with ExitStack() as stack:
+        _join_cluster(None, workers, stack)
+        from actors import cluster
+
+        yield cluster.novelty_pool(tokenizer, floor, workers)
+
+
+def _join_cluster(engine: EngineSettings | None, workers: int, stack: ExitStack) -> str:
+    """Join the cluster until `stack` ends, and say what it has. Raises InputError where it has no room."""
     try:
         from actors import cluster
     except ImportError as error:
+        if engine is not None:
+            what, mend = "engine.kind = 'vllm' needs", "leave the cluster out with `check --no-cluster`"
+        else:
+            what, mend = f"{workers} novelty worker(s) need", "ask for 0: this process then does without"
         raise InputError(
-            f"engine.kind = 'vllm' needs Ray, which is not installed here ({error.name}); install instructmill[vllm], "
-            "or leave the cluster out with `check --no-cluster`"
+            f"{what} Ray, which is not installed here ({error.name}); install instructmill[vllm], or {mend}"
         ) from None
-    joined = cluster.connect()
-    try:
-        yield f"cluster: {cluster.require_room(config.engine)}"
-    finally:
-        if joined:
-            cluster.disconnect()
+    if cluster.connect():
+        stack.callback(cluster.disconnect)
+    return str(cluster.require_room(engine, workers))
 
 
 async def _ask_endpoint(plan: Plan, fresh: bool) -> str:

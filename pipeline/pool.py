@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.novelty import NoveltyIndex
-from pipeline.records import Nearest, Seed
+from pipeline.records import Seed
+from pipeline.scoring import Found, Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,11 @@ class Pool:
     order has the pool it had. Grows by about 1 KB per admitted instruction.
     """
 
-    def __init__(self, seeds: Sequence[Seed], novelty: NoveltyIndex | None) -> None:
+    def __init__(self, seeds: Sequence[Seed]) -> None:
         self._seeds = [Demonstration(seed.id, seed.instruction, False) for seed in seeds]
         self._admitted: list[Demonstration] = []
         self._lengths: list[int] = []
-        self._novelty = novelty
-        if novelty is not None:
-            for seed in seeds:
-                novelty.add(seed.id, seed.instruction)
+        self._scorer: Scorer | None = None
 
     @property
     def admitted(self) -> int:
@@ -46,15 +43,35 @@ class Pool:
         """Units that have passed the gate."""
         return len(self._lengths)
 
-    def nearest(self, text: str) -> Nearest | None:
-        """The most similar instruction held, seeds first on a tie; None where novelty is off."""
-        return None if self._novelty is None else self._novelty.nearest(text)
+    def __len__(self) -> int:
+        """Seeds and admitted instructions: their positions, as scorers count them."""
+        return len(self._seeds) + len(self._admitted)
+
+    def id_at(self, position: int) -> str:
+        """The id of what is held at a position: the seeds first, then what was admitted, in order."""
+        machine = position - len(self._seeds)
+        return self._admitted[machine].id if machine >= 0 else self._seeds[position].id
+
+    @property
+    def scored(self) -> bool:
+        """Whether a scorer was given."""
+        return self._scorer is not None
+
+    def score_with(self, scorer: Scorer) -> None:
+        """Have `scorer` hold what is held, and whatever is admitted from now on."""
+        self._scorer = scorer
+        scorer.extend(each.instruction for each in (*self._seeds, *self._admitted))
+
+    async def nearest(self, texts: Sequence[str]) -> list[Found]:
+        """The nearest instruction held to each text, by position: seeds before admitted ones on a tie."""
+        assert self._scorer is not None, "score_with() comes before nearest()"
+        return await self._scorer.nearest(texts)
 
     def admit(self, id: str, instruction: str) -> None:
         """Hold a new instruction. It can be a demonstration once its unit has passed the gate."""
         self._admitted.append(Demonstration(id, instruction, True))
-        if self._novelty is not None:
-            self._novelty.add(id, instruction)
+        if self._scorer is not None:
+            self._scorer.extend([instruction])
 
     def close_unit(self) -> None:
         """The next unit in order has passed the gate."""

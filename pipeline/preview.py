@@ -10,7 +10,6 @@ from pipeline.counters import Counters
 from pipeline.driver import Driver, State
 from pipeline.engine import Engine
 from pipeline.errors import ContentFault
-from pipeline.novelty import NoveltyIndex
 from pipeline.pool import Pool
 from pipeline.records import Completion, Request, UnitResult
 from pipeline.report import clock
@@ -58,7 +57,7 @@ async def preview_units(plan: Plan, engine: Engine, count: int, show: Callable[[
     config = plan.config.model_copy(
         update={"budget": BudgetSettings(units=count), "target": count * 1000, "shards": ShardSettings(rows=1)}
     )
-    pool = Pool(plan.seeds, NoveltyIndex() if config.novelty.enabled else None)
+    pool = Pool(plan.seeds)
     state = State(pool, Counters(), Stops(config, plan.window), plan.run_name, plan.window)
     recorder = _Recorder(engine)
 

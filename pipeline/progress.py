@@ -18,11 +18,15 @@ LIVE_EVERY_S = 0.5
 T = TypeVar("T")
 
 
-async def while_waiting(work: Awaitable[T], what: str) -> T:
-    """Await `work` under a line that says what is waited for and since when."""
+async def while_waiting(work: Awaitable[T], what: str, quiet_s: float = 0.0) -> T:
+    """Await `work` under a line that says what is waited for and since when, once that is longer than `quiet_s`."""
+    drawn = False
 
     async def draw() -> None:
+        nonlocal drawn
         began = time.monotonic()
+        await asyncio.sleep(quiet_s)
+        drawn = True
         while True:
             _write(f"{clock(time.monotonic() - began)}  {what}")
             await asyncio.sleep(LIVE_EVERY_S if sys.stderr.isatty() else PLAIN_EVERY_S)
@@ -32,7 +36,7 @@ async def while_waiting(work: Awaitable[T], what: str) -> T:
         return await work
     finally:
         drawing.cancel()
-        if sys.stderr.isatty():
+        if drawn and sys.stderr.isatty():
             sys.stderr.write("\n")
 
 

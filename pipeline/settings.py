@@ -5,7 +5,7 @@ Each default has one home, here; it is the paper's wherever the paper states one
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -181,6 +181,24 @@ class NoveltySettings(Settings):
     """Off admits near copies too, and records no nearest neighbour."""
     threshold: float = Field(0.7, gt=0, le=1)
     """Refused when the largest ROUGE-L F is above this; exactly this is kept, as in the paper."""
+    floor: float = Field(0.6, ge=0, le=1)
+    """The nearest neighbour is looked for and recorded down to this F, or to the threshold where that is lower."""
+    tokenizer: Literal["rouge", "unicode"] = "rouge"
+    """`rouge`: runs of a-z and 0-9, as the paper's. `unicode`: letters and digits of all scripts, CJK by character."""
+    workers: int | Literal["auto"] = "auto"
+    """Processes on the Ray cluster, one CPU each, that hold a share of the pool; 0 keeps it in the driver's process.
+    `auto`: 1 with engines on GPUs, else 0. They change no row."""
+
+    @model_validator(mode="after")
+    def _some_workers(self) -> NoveltySettings:
+        if self.workers != "auto" and self.workers < 0:
+            raise ValueError('workers must be at least 0, or "auto"')
+        return self
+
+    @property
+    def lowest(self) -> float:
+        """The smallest F that is looked for: what is refused always has its nearest neighbour."""
+        return min(self.floor, self.threshold)
 
 
 class ClassificationSettings(Settings):

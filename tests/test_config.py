@@ -46,7 +46,11 @@ def toml(tmp_path: Path) -> str:
             "unknown key 'instances.sampling.temprature'; did you mean 'temperature'?",
             id="nested",
         ),
-        pytest.param({"novelty": {"zzz": 1}}, "unknown key 'novelty.zzz'; known here: enabled, threshold", id="none"),
+        pytest.param(
+            {"novelty": {"zzz": 1}},
+            "unknown key 'novelty.zzz'; known here: enabled, threshold, floor, tokenizer, workers",
+            id="none",
+        ),
     ],
 )
 def test_unknown_key(values: dict[str, Any], sentence: str) -> None:
@@ -85,6 +89,8 @@ def test_unknown_key(values: dict[str, Any], sentence: str) -> None:
         pytest.param({"filters": {"blacklist": "map"}}, "key 'filters.blacklist': input should be", id="text-for-list"),
         pytest.param({"novelty": {"threshold": 0}}, "key 'novelty.threshold': input should be", id="threshold"),
         pytest.param({"novelty": {"threshold": 1.01}}, "key 'novelty.threshold': input should be", id="above-one"),
+        pytest.param({"novelty": {"workers": -1}}, "novelty: workers must be at least 0", id="workers"),
+        pytest.param({"novelty": {"workers": "two"}}, "key 'novelty.workers': input should be", id="workers-in-words"),
         pytest.param({"bootstrap": {"sampling": {"top_p": 0}}}, "key 'bootstrap.sampling.top_p'", id="top_p"),
         pytest.param({"window": 0}, 'window must be at least 1, or "auto"', id="window"),
         pytest.param({"engine": {"kind": "vllm"}}, "engine.model is missing", id="no-model"),
@@ -233,6 +239,25 @@ def test_shipped_configuration(name: str) -> None:
 def test_some_configurations_ship() -> None:
     """The list of shipped files above is not empty."""
     assert "self_instruct_paper.toml" in SHIPPED
+
+
+@pytest.mark.parametrize(
+    ("engine", "novelty", "expected"),
+    [
+        pytest.param({"model": "m"}, {}, 1, id="auto-with-gpus"),
+        pytest.param({"model": "m", "num_gpus": 0}, {}, 0, id="auto-on-cpus"),
+        pytest.param({"kind": "scripted"}, {}, 0, id="auto-scripted"),
+        pytest.param({"kind": "openai", "model": "m", "openai": {"base_url": "http://h/v1"}}, {}, 0, id="endpoint"),
+        pytest.param({"model": "m"}, {"workers": 0}, 0, id="none"),
+        pytest.param({"kind": "scripted"}, {"workers": 3}, 3, id="three"),
+        pytest.param({"model": "m"}, {"workers": 3, "enabled": False}, 0, id="novelty-off"),
+    ],
+)
+def test_novelty_workers(engine: dict[str, Any], novelty: dict[str, Any], expected: int) -> None:
+    """As many as are asked for; unless set, one beside engines on GPUs, else none; none where novelty is off."""
+    config = parse_config({"engine": engine, "novelty": novelty}, "x")
+
+    assert config.resolved_novelty_workers == expected
 
 
 def test_paper_configuration() -> None:

@@ -41,8 +41,7 @@ def completions(recorded: list[dict[str, Any]]) -> list[str]:
 def seeded_index() -> NoveltyIndex:
     """An index that holds the seeds of the recorded run."""
     index = NoveltyIndex()
-    for seed in read("self_instruct_seed_tasks.jsonl"):
-        index.add(seed["id"], seed["instruction"])
+    index.extend(seed["instruction"] for seed in read("self_instruct_seed_tasks.jsonl"))
     return index
 
 
@@ -53,8 +52,9 @@ def replay(completions: list[str]) -> list[list[str]]:
     for answer in completions:
         admitted.append([])
         for item in parse_instructions(answer, compat=True):
-            if first_refusal(filters, item) is None and index.nearest(item).score <= threshold:
-                index.add(item, item)
+            nearest = index.nearest(item)
+            if first_refusal(filters, item) is None and (nearest is None or nearest[1] <= threshold):
+                index.add(item)
                 admitted[-1].append(item)
     return admitted
 
@@ -84,8 +84,9 @@ def test_the_recorded_scores_are_ours(recorded: list[dict[str, Any]]) -> None:
 
         assert list(row["most_similar"].values()) == nearest
         assert row["avg_similarity_score"] == float(np.mean(scores))
-        assert index.nearest(row["instruction"]).score == nearest[0]
-        index.add(row["instruction"], row["instruction"])
+        found = index.nearest(row["instruction"])
+        assert nearest[0] < 0.6 if found is None else found[1] == nearest[0]
+        index.add(row["instruction"])
 
     assert len(recorded) == 306
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import subprocess
+import sys
 
 import pytest
 
+from pipeline.check import describe_novelty
 from pipeline.errors import InputError
 from pipeline.launch import launch
+from pipeline.progress import while_waiting
 from pipeline.records import Completion, Request, Stage
 from pipeline.runs import read_manifest
 from pipeline.testing import scripted_answer
@@ -55,6 +60,47 @@ def test_a_hopeless_run_ends_with_one_sentence(scripted, tables, tmp_path, monke
     with pytest.raises(InputError, match=r"all of the first 20 units failed.*raise max_tokens"):
         launch(scripted(out=str(tmp_path / "r"), engine={"kind": "scripted", "style": "chat"}))
     assert {row["reason"] for row in tables(tmp_path / "r")["rejected"]} == {"thought_unclosed"}
+
+
+def test_novelty_workers_need_ray(without_ray_and_vllm, tmp_path) -> None:
+    """Workers without Ray installed are one sentence with the way out and exit code 2; without workers all is well."""
+    (tmp_path / "c.toml").write_text('[engine]\nkind = "scripted"\n')
+
+    def check(workers: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pipeline", "check", "c.toml", "--set", f"novelty.workers={workers}"]
+        environment = without_ray_and_vllm
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+
+    refused, well = check(2), check(0)
+
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("instructmill: 2 novelty worker(s) need Ray, which is not installed here (ray)")
+    assert "or ask for 0" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert well.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("novelty", "start"),
+    [
+        ({"workers": 2}, "novelty: 2 worker(s) of one CPU on the Ray cluster; threshold 0.7"),
+        ({"threshold": 0.4}, "novelty: in the driver's process, no workers; threshold 0.4, nearest down to 0.4"),
+        ({"enabled": False}, "novelty: off"),
+    ],
+)
+def test_check_says_who_looks_for_the_nearest(scripted, novelty, start) -> None:
+    """How many workers, or that the driver's process does it, or nobody."""
+    assert describe_novelty(scripted(novelty=novelty)).startswith(start)
+
+
+@pytest.mark.parametrize(("quiet_s", "drawn"), [(0.0, "waiting for it"), (60.0, "")])
+def test_a_short_wait_is_not_spoken_of(capsys, quiet_s, drawn) -> None:
+    """A line about what is waited for appears once it has taken longer than is worth no word."""
+    asyncio.run(while_waiting(asyncio.sleep(0.01), "waiting for it", quiet_s))
+
+    said = capsys.readouterr().err
+
+    assert (drawn in said) if drawn else said == ""
 
 
 def longer(words: int):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 
 import pytest
 
-from pipeline.novelty import NoveltyIndex
 from pipeline.pool import Pool
-from pipeline.records import Instance, Nearest, Seed
+from pipeline.records import Instance, Seed
+from pipeline.scoring import InProcess
 
 SEEDS = [Seed(f"s{n}", f"Seed task {n}.", (Instance("", "x"),), False) for n in range(10)]
 
 
-def pool_of(admitted: int, novelty: NoveltyIndex | None = None) -> Pool:
+def pool_of(admitted: int) -> Pool:
     """A pool of ten seeds and so many admitted instructions, each of a unit of its own."""
-    pool = Pool(SEEDS, novelty)
+    pool = Pool(SEEDS)
     for number in range(admitted):
         pool.admit(f"m{number}", f"Machine task {number}.")
         pool.close_unit()
@@ -78,7 +79,7 @@ def test_a_sample_is_a_function_of_the_stream() -> None:
 
 def test_length_after_a_unit() -> None:
     """The length after a unit is what was admitted when it had passed; none before the first unit."""
-    pool = Pool(SEEDS, None)
+    pool = Pool(SEEDS)
     for unit, count in enumerate([0, 2, 0, 3]):
         for number in range(count):
             pool.admit(f"r/{unit}/{number}", "x")
@@ -89,18 +90,22 @@ def test_length_after_a_unit() -> None:
     assert (pool.units, pool.admitted) == (4, 6)
 
 
-def test_nearest_looks_at_seeds_and_at_what_is_admitted() -> None:
-    """Seeds count from the start, an admitted instruction at once, and a seed is first on a tie."""
-    pool = pool_of(0, NoveltyIndex())
-    before = pool.nearest("Paint the tall fence")
-    pool.admit("m0", "Paint the tall fence")
-    pool.admit("m1", "Seed task 3.")
+def test_positions_count_seeds_first() -> None:
+    """Seeds have the first positions and admitted instructions those after them, in order."""
+    pool = pool_of(3)
 
-    assert before == Nearest(None, 0.0)
-    assert pool.nearest("Paint the tall fence") == Nearest("m0", 1.0)
-    assert pool.nearest("seed task 3") == Nearest("s3", 1.0)
+    assert len(pool) == 13
+    assert [pool.id_at(position) for position in (0, 9, 10, 12)] == ["s0", "s9", "m0", "m2"]
 
 
-def test_without_novelty_there_is_no_nearest() -> None:
-    """With novelty off nothing is compared."""
-    assert pool_of(2).nearest("Machine task 1.") is None
+def test_a_scorer_holds_what_the_pool_holds() -> None:
+    """It is given seeds and instructions in order of position, and each one that is admitted later."""
+    pool = pool_of(2)
+    assert not pool.scored
+    pool.score_with(InProcess("rouge", 0.5))
+    pool.admit("m2", "Paint the tall fence")
+    pool.admit("m3", "Seed task 3.")
+    asked = ["paint the tall fence", "machine task 1", "seed task 3", "something else"]
+
+    assert pool.scored
+    assert asyncio.run(pool.nearest(asked)) == [(12, 1.0), (11, 1.0), (3, 1.0), None]

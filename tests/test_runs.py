@@ -37,6 +37,7 @@ def test_the_manifest_is_written_once_with_what_the_run_is_made_of(scripted, tmp
         {"budget": {"units": 5}},
         {"exhaustion": {"share": 0.5}},
         {"shards": {"rows": 7}},
+        {"novelty": {"workers": 3}},
         {"out": "elsewhere"},
         {"engine": {"kind": "scripted", "count": 3, "vllm": {"max_num_seqs": 9}}},
     ],
