@@ -120,7 +120,7 @@ def preview(options: argparse.Namespace) -> int:
         finally:
             await engine.close()
 
-    with engines_room(plan):
+    with engines_room(plan, novelty=False):  # a few units need no workers
         counters = asyncio.run(show())
     print("\n".join(forecast(counters, plan.config.target, plan.config.engine.count)))
     return 0
@@ -168,6 +168,29 @@ def inspect(options: argparse.Namespace) -> int:
     kind = "rejected" if options.rejected or options.reason else "data"
     rows = read_rows(Path(options.run), kind, options.reason)
     draw_rows(f"{min(options.n, len(rows))} of {len(rows)} rows of {kind}/", evenly(rows, options.n))
+    return 0
+
+
+def novelty(options: argparse.Namespace) -> int:
+    """`instructmill novelty`: the filter alone on a file; or with --fill, the full nearest of what a run admitted."""
+    given = {
+        name: value
+        for name, value in vars(options).items()
+        if name not in ("command", "path", "fill", "out", "workers") and value is not None and value is not False
+    }
+    workers = options.workers or 0
+    if options.fill:
+        from pipeline.novelty_fill import fill
+
+        if given:
+            raise InputError(
+                f"--fill takes --out and --workers only; leave --{next(iter(given)).replace('_', '-')} out"
+            )
+        print(fill(options.path, options.out, workers))
+        return 0
+    from pipeline.novelty_files import Options, filter_file
+
+    print(filter_file(Options(options.path, out=options.out, workers=workers, **given)))
     return 0
 
 
@@ -220,7 +243,48 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("-n", type=_positive, default=5, metavar="ROWS", help="rows to show, spread over the run (5)")
     added.add_argument("--rejected", action="store_true", help="what was refused instead of what was kept")
     added.add_argument("--reason", metavar="R", help="rejects with this reason only")
+    _add_novelty(add(novelty, "the novelty filter alone, on the rows of any JSONL or Parquet file in order"))
     return parser
+
+
+def _add_novelty(added: argparse.ArgumentParser) -> None:
+    added.epilog = (
+        "A row is novel when nothing in --against and no novel row before it is nearer than the threshold. --out adds "
+        "`novel`, `nearest` and `nearest_score` (both null below the floor). `nearest` names a row by its number from "
+        "1 (in JSON lines, of its line), one of --against as FILE:number, one of a run by its instruction_id. A row "
+        "whose field is null, not a text or without tokens is refused and counted so. No file is replaced."
+    )
+    added.add_argument("path", metavar="FILE", type=Path, help=".jsonl, .parquet, or a run folder (what it admitted)")
+    added.add_argument("--field", metavar="F", help="the text's field (instruction)")
+    added.add_argument(
+        "--against", metavar="FILE", type=Path, nargs="+", action="extend", help="hold the rows of these files first"
+    )
+    added.add_argument("--against-field", metavar="F", help="the text's field there (as --field)")
+    added.add_argument("--threshold", type=float, metavar="T", help="refuse a ROUGE-L F above this (0.7)")
+    added.add_argument("--floor", type=float, metavar="T", help="name the nearest down to this F (0.6)")
+    added.add_argument(
+        "--tokenizer", metavar="NAME", help="rouge (runs of a-z and 0-9) or unicode (all scripts); rouge"
+    )
+    added.add_argument("--workers", type=_whole, metavar="N", help="processes on Ray; 0, the default, is this one")
+    added.add_argument("--out", type=Path, metavar="FILE", help="write the rows there: a new .jsonl or .parquet")
+    added.add_argument("--kept-only", action="store_true", help="write the novel rows only")
+    added.add_argument(
+        "--full",
+        action="store_true",
+        help="add `mean_score` over all that is held and `most_similar`, the ten nearest, as the paper saves them; "
+        "each row is compared with every one held, about 30 microseconds per thousand",
+    )
+    added.add_argument(
+        "--fill",
+        action="store_true",
+        help="FILE is a run: write the nearest of all it admitted, whatever the floor, to RUN/.run/nearest.parquet",
+    )
+
+
+def _whole(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+    return int(text)
 
 
 def _positive(text: str) -> int:
