@@ -261,7 +261,7 @@ def _add_novelty(added: argparse.ArgumentParser) -> None:
     )
     added.add_argument("--against-field", metavar="F", help="the text's field there (as --field)")
     added.add_argument("--threshold", type=float, metavar="T", help="refuse a ROUGE-L F above this (0.7)")
-    added.add_argument("--floor", type=float, metavar="T", help="name the nearest down to this F (0.6)")
+    added.add_argument("--floor", type=float, metavar="T", help="name the nearest down to this F (0.65)")
     added.add_argument(
         "--tokenizer", metavar="NAME", help="rouge (runs of a-z and 0-9) or unicode (all scripts); rouge"
     )

@@ -62,9 +62,9 @@ class Lists(NamedTuple):
 def compiled(function: Function) -> Function:
     """Machine code, kept on disk beside the module, else in the user's cache folder, else only in this process."""
     try:
-        return njit(cache=True)(function)  # type: ignore[no-any-return]
+        return njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
     except RuntimeError:  # no folder can be written to
-        return njit(function)  # type: ignore[no-any-return]
+        return njit(nogil=True)(function)  # type: ignore[no-any-return]
 
 
 @compiled

@@ -181,7 +181,7 @@ class NoveltySettings(Settings):
     """Off admits near copies too, and records no nearest neighbour."""
     threshold: float = Field(0.7, gt=0, le=1)
     """Refused when the largest ROUGE-L F is above this; exactly this is kept, as in the paper."""
-    floor: float = Field(0.6, ge=0, le=1)
+    floor: float = Field(0.65, ge=0, le=1)
     """The nearest neighbour is looked for and recorded down to this F, or to the threshold where that is lower."""
     tokenizer: Literal["rouge", "unicode"] = "rouge"
     """`rouge`: runs of a-z and 0-9, as the paper's. `unicode`: letters and digits of all scripts, CJK by character."""

@@ -78,7 +78,7 @@ def nearest_of(text: str, held: list[tuple[str, str]], floor: float) -> tuple[st
 
 
 def one_after_another(
-    texts: list[str], against: list[tuple[str, str]], threshold: float = 0.7, floor: float = 0.6
+    texts: list[str], against: list[tuple[str, str]], threshold: float = 0.7, floor: float = 0.65
 ) -> list[tuple[bool, str | None, float | None]]:
     """The whole filter in a loop: novel, nearest and its score for each text."""
     held, verdicts = list(against), []
