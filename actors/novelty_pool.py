@@ -93,7 +93,7 @@ class NoveltyPool:
         workers: int,
         *,
         max_deaths: int = 5,
-        timeout_s: float = 600.0,
+        timeout_s: float = 120.0,
         backoff_s: float = 1.0,
         note: Callable[..., None] | None = None,
     ) -> None:

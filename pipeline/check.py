@@ -14,6 +14,14 @@ from pipeline.models import context_length, load_tokenizer, model_file, tokenize
 from pipeline.records import Message, Prompt, Sampling
 from pipeline.runs import Plan
 
+SAMPLING_KEYS = {
+    "bootstrap": "bootstrap.sampling",
+    "bootstrap_topic": "bootstrap.sampling",
+    "classification": "classification.sampling",
+    "instance_output_first": "instances.sampling",
+    "instance_input_first": "instances.sampling",
+    "output": "instances.output_sampling",
+}
 ITEMS_PER_PROMPT = 8  # at most: a list goes on from the ninth item to before the sixteenth; a chat is asked for eight
 
 
@@ -64,7 +72,7 @@ def check_context(plan: Plan) -> Iterator[str]:
     engine, revision = plan.config.engine, plan.model["revision"]
     if engine.kind != "vllm":
         if engine.kind == "openai":
-            yield "context: not checked (the endpoint renders and counts)"
+            yield "context: not counted here; each prompt is tried at the endpoint"
         return
     try:
         render = _chat_renderer(plan) if engine.style == "chat" else _completion_renderer(plan)
@@ -78,8 +86,8 @@ def check_context(plan: Plan) -> Iterator[str]:
         if context is not None and tokens + answer > context:
             raise InputError(
                 f"prompt {name}: its longest form has {tokens} tokens, which with {answer} for the answer is more than "
-                f"the context of {context}; show fewer demonstrations, lower max_tokens, or raise "
-                "engine.vllm.max_model_len"
+                f"the context of {context}; show fewer demonstrations, lower {SAMPLING_KEYS[name]}.max_tokens, "
+                "or raise engine.vllm.max_model_len"
             )
         yield f"context: prompt {name} at most {tokens} tokens and {answer} for the answer, of {context or 'unknown'}"
         if rendered.doubled_start:

@@ -68,7 +68,7 @@ class OpenAIEngine:
         assert self._server is not None, "start() comes before generate()"
         if request.choices:
             return await self._choose(request, self._server)
-        return await self._endpoint.complete(self._server, request.prompt, request.sampling)
+        return await self._endpoint.complete(self._server, request.prompt, request.sampling, order=request.key)
 
     async def close(self) -> None:
         """Close all connections. May follow a failed start; may be called twice."""
@@ -82,7 +82,7 @@ class OpenAIEngine:
             if asked or not server.choices:
                 sampling = replace(sampling, max_tokens=max(sampling.max_tokens, room))
             choices = request.choices if server.choices else ()
-            answer = await self._endpoint.complete(server, prompt, sampling, choices)
+            answer = await self._endpoint.complete(server, prompt, sampling, choices, request.key)
             prompt_tokens += answer.prompt_tokens
             completion_tokens += answer.completion_tokens
             said = answer_of(answer.text)

@@ -7,13 +7,15 @@ run when it lasts. A server that asks for patience slows the run: then nothing m
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import json
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,7 +26,7 @@ import httpx
 from pipeline.chat import THINKING_SWITCHES
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import ContentFault, InputError, RunStopped
-from pipeline.records import Completion, Prompt, Reason, Sampling
+from pipeline.records import Completion, Prompt, Reason, RequestKey, Sampling, Stage
 
 T = TypeVar("T")
 Note = Callable[..., None]
@@ -82,6 +84,44 @@ class Trouble(Exception):
         self.kind, self.detail, self.wait_s, self.patience = kind, detail, wait_s, patience
 
 
+FIRST = RequestKey(-1, Stage.BOOTSTRAP)  # before all requests of a run
+
+
+class Turns:
+    """So many at once. Those that wait go by their key, so that early units come to rows before late ones begin."""
+
+    def __init__(self, many: int) -> None:
+        self._free = many
+        self._waiting: list[tuple[RequestKey, int, asyncio.Future[None]]] = []
+        self._serials = itertools.count()
+
+    @asynccontextmanager
+    async def turn(self, order: RequestKey) -> AsyncIterator[None]:
+        if self._free:
+            self._free -= 1
+        else:
+            mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiting, (order, next(self._serials), mine))
+            try:
+                await mine
+            except asyncio.CancelledError:
+                if mine.done() and not mine.cancelled():  # it had come, and is not used
+                    self._next()
+                raise
+        try:
+            yield
+        finally:
+            self._next()
+
+    def _next(self) -> None:
+        while self._waiting:
+            waiting = heapq.heappop(self._waiting)[-1]
+            if not waiting.done():
+                waiting.set_result(None)
+                return
+        self._free += 1
+
+
 class Endpoint:
     """The requests to one server, some at a time, each asked until it is answered. Lives in one event loop.
 
@@ -96,7 +136,7 @@ class Endpoint:
         self.retries: Counter[str] = Counter()
         self._note = note or (lambda *_, **__: None)
         self._fresh, self._backoff_s = fresh, backoff_s
-        self._slots = asyncio.Semaphore(settings.openai.concurrency)
+        self._turns = Turns(settings.openai.concurrency)
         self._key = os.environ.get(settings.openai.api_key_env, "").strip()
         self._client: httpx.AsyncClient | None = None
         self._noted_at = 0.0
@@ -128,11 +168,16 @@ class Endpoint:
             await self._client.aclose()
 
     async def complete(
-        self, server: Server, prompt: Prompt, sampling: Sampling, choices: tuple[str, ...] = ()
+        self,
+        server: Server,
+        prompt: Prompt,
+        sampling: Sampling,
+        choices: tuple[str, ...] = (),
+        order: RequestKey = FIRST,
     ) -> Completion:
-        """One answer, asked for as this server takes it. Raises what `ask` does."""
+        """One answer, asked for as this server takes it, in its turn. Raises what `ask` does."""
         path = "/completions" if isinstance(prompt, str) else "/chat/completions"
-        return await self.ask("POST", path, self._body(server, prompt, sampling, choices), self._read_completion)
+        return await self.ask("POST", path, self._body(server, prompt, sampling, choices), self._read_completion, order)
 
     def _body(self, server: Server, prompt: Prompt, sampling: Sampling, choices: tuple[str, ...]) -> dict[str, Any]:
         """A request's body, every knob explicit: a server may have defaults from the model's files. No seed."""
@@ -154,7 +199,14 @@ class Endpoint:
         body |= {"structured_outputs": {"choice": list(choices)}} if choices else {}
         return body | {"n": 1, "stream": False} | self._endpoint.extra_body
 
-    async def ask(self, method: str, path: str, body: dict[str, Any] | None, read: Callable[[httpx.Response], T]) -> T:
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        read: Callable[[httpx.Response], T],
+        order: RequestKey = FIRST,
+    ) -> T:
         """Ask, and again where there is trouble. No slot is held by a request that waits for itself alone.
 
         A wait is doubled each time, and spread by the content of the request, so that not all come back at once. A
@@ -169,7 +221,7 @@ class Endpoint:
         answered = self._answered
         while True:
             try:
-                async with self._slots:
+                async with self._turns.turn(order):
                     await self._wait_for_all(content)
                     pauses = self._pauses
                     answer = read(await self._send(method, path, content))

@@ -14,7 +14,7 @@ from pipeline.filters import OwnFilter
 from pipeline.prompting import Template
 from pipeline.shards import SCHEMA_VERSION
 
-FINGERPRINT_VERSION = 2
+FINGERPRINT_VERSION = 3
 
 # vLLM options that change how fast rows come and not which: a run may go on with other values.
 CAPACITY_OPTIONS = frozenset(

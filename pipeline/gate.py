@@ -16,6 +16,7 @@ from pipeline.records import Candidate, Nearest, Reason, Verdict
 from pipeline.scoring import Batch, Found
 from pipeline.settings import NoveltySettings
 
+UNBROKEN = 32  # units judged before others on the loop have their turn
 MOST_UNITS = 256  # in one batch: what a batch has admitted is compared on the driver's own loop
 
 Waiting = tuple[Sequence[Candidate], asyncio.Future[list[Verdict]]]
@@ -66,9 +67,11 @@ class Gate:
             while self._open and (units := self._ready()):
                 found = await self._score(units)
                 batch = Batch(self._novelty.tokenizer, self._novelty.lowest, len(self._pool))
-                for unit in units:
+                for place, unit in enumerate(units, start=1):
                     if self._open:
                         self._pass(unit, found, batch)
+                    if place % UNBROKEN == 0:
+                        await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it belongs to the units that wait
             self._open = False
             for _, answer in self._waiting.values():

@@ -11,7 +11,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.check import check_context, check_folder, longest_prompts
 from pipeline.config import Config
@@ -87,7 +89,7 @@ async def _drive(opened: Run) -> None:
     signals = _Signals()
     async with AsyncExitStack() as stack:
         try:
-            engine = await start_engine(opened.plan, opened.event)
+            engine = await start_engine(opened.plan, partial(_note, opened))
             stack.push_async_callback(engine.close)
             # After the engines: these have the choice of the machines.
             if config.resolved_novelty_workers:
@@ -118,6 +120,13 @@ async def _start_workers(config: Config, pool: Pool, note: Callable[..., None], 
     filling = while_waiting(scorer.start(), f"filling {workers} novelty worker(s) with {len(pool):,} texts", QUIET_S)
     # Beside it the driver's own index, for what one batch admits, is loaded off the event loop that feeds the engines.
     await asyncio.gather(filling, asyncio.to_thread(NoveltyIndex().nearest, ""))
+
+
+def _note(opened: Run, event: str, **values: Any) -> None:
+    """Log what engines say; a server in trouble is told of at once too."""
+    opened.event(event, **values)
+    if event == "endpoint_retry":
+        print(f"endpoint: {values['fault']}; asked again in {values['wait_s']:g} s", file=sys.stderr)
 
 
 class _Signals:

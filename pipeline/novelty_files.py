@@ -6,7 +6,9 @@ Memory holds the index, a name for each text in it, and one piece of the file.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +23,7 @@ import pyarrow as pa
 from pipeline.errors import InputError, RunStopped
 from pipeline.novelty import TOKENIZERS, NoveltyIndex
 from pipeline.novelty import tokenizer as tokenizer_of
-from pipeline.progress import LIVE_EVERY_S, PLAIN_EVERY_S, _write
+from pipeline.progress import LIVE_EVERY_S, PLAIN_EVERY_S, write_line
 from pipeline.records import Reason
 from pipeline.report import clock
 from pipeline.row_files import PIECE_ROWS, ending, read_pieces
@@ -197,7 +199,7 @@ class Tally:
             self._drawn = time.monotonic()
             refused = self.rows - self.counts["novel"]
             rate = self.rows / self.seconds
-            _write(f"{clock(self.seconds)}  rows {self.rows:,}  refused {refused:,}  {rate:,.0f} rows/s")
+            write_line(f"{clock(self.seconds)}  rows {self.rows:,}  refused {refused:,}  {rate:,.0f} rows/s")
 
     def end(self) -> None:
         """No more rows come."""
@@ -216,7 +218,10 @@ def filter_file(options: Options) -> str:
     writer = RowWriter(options.out, options.path, options.field, added) if options.out else None
     tally = Tally()
     try:
-        with scorer_for(options.tokenizer, min(options.floor, options.threshold), options.workers) as scorer:
+        with (
+            _terminated_as_interrupted(),
+            scorer_for(options.tokenizer, min(options.floor, options.threshold), options.workers) as scorer,
+        ):
             held = asyncio.run(_filter(options, scorer, writer, tuple(added), tally))
     except InputError as error:
         raise InputError(f"{error}{_written(writer)}") from None
@@ -227,6 +232,23 @@ def filter_file(options: Options) -> str:
     finally:
         tally.end()
     return _summary(options, tally, held, writer)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends what is written as Ctrl-C does, so that Parquet gets its footer. In the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 async def _filter(
@@ -250,9 +272,11 @@ async def _filter(
         if writer is not None:
             writer.finish()
     finally:
-        if writer is not None:
-            writer.close()
-        await scorer.close()
+        try:
+            if writer is not None:
+                writer.close()
+        finally:
+            await scorer.close()
     return held, passed_over
 
 

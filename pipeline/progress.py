@@ -28,7 +28,7 @@ async def while_waiting(work: Awaitable[T], what: str, quiet_s: float = 0.0) -> 
         await asyncio.sleep(quiet_s)
         drawn = True
         while True:
-            _write(f"{clock(time.monotonic() - began)}  {what}")
+            write_line(f"{clock(time.monotonic() - began)}  {what}")
             await asyncio.sleep(LIVE_EVERY_S if sys.stderr.isatty() else PLAIN_EVERY_S)
 
     drawing = asyncio.create_task(draw())
@@ -54,9 +54,9 @@ class Progress:
         try:
             while True:
                 await asyncio.sleep(LIVE_EVERY_S if sys.stderr.isatty() else PLAIN_EVERY_S)
-                _write(self.line())
+                write_line(self.line())
         finally:
-            _write(self.line())
+            write_line(self.line())
             if sys.stderr.isatty():
                 sys.stderr.write("\n")
 
@@ -77,7 +77,8 @@ class Progress:
         )
 
 
-def _write(line: str) -> None:
+def write_line(line: str) -> None:
+    """Draw a line over the last one on a terminal, or write it as one of a log."""
     if sys.stderr.isatty():  # cut to one row, since only one can be drawn over
         line = f"\r\x1b[2K{line[: shutil.get_terminal_size().columns - 1]}"
     else:

@@ -159,6 +159,8 @@ def _column(schema: pa.Schema, field: str, added: Collection[str], path: Path) -
     """The place of the column `field`; InputError where there is none, or one of `added`."""
     if field not in schema.names:
         raise InputError(f"{path}: there is no column {field!r}; the file has {_listed(schema.names)}")
+    if twice := [name for name in schema.names if schema.names.count(name) > 1]:
+        raise InputError(f"{path}: two columns have the name {twice[0]!r}; rename one")
     _refuse_added(schema.names, added, str(path))
     return int(schema.names.index(field))
 

@@ -23,7 +23,11 @@ PARQUET_INSTEAD = "give --out a name that ends in .parquet"
 def require_new(path: Path) -> None:
     """Raises InputError where a file of rows cannot be made under this name: no file is ever replaced."""
     ending(path)
-    if path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name too long
+        raise InputError(f"{path}: cannot be a file ({error.strerror}); name another with --out") from None
+    if there:
         raise InputError(
             f"{path}: the file is there already and is not replaced; remove it, or name another with --out"
         )
@@ -64,15 +68,23 @@ class RowWriter:
         if self._table is None or self._schema is None:
             self._write_lines(piece, columns, keep)
         else:
-            table = piece.rows
-            if isinstance(table, list):
-                schema = pa.schema(list(self._schema)[: -len(self._added)])
-                table = pa.Table.from_pylist(_storable(table, self._field), schema=schema)
-            for name, kind in self._added.items():
-                table = table.append_column(pa.field(name, kind), pa.array(columns[name], kind))
-            if any(keep):
-                self._table.write_table(table.filter(pa.array(keep, pa.bool_())))
+            try:
+                self._table.write_table(self._rows(piece, columns, keep))
+            except (pa.ArrowException, OverflowError, TypeError) as error:
+                where = f"{self._source}, rows {piece.names[0]} to {piece.names[-1]}"
+                raise InputError(f"{where}: no form in Parquet ({first_line(error)}); {JSONL_INSTEAD}") from None
         self.rows += sum(keep)
+
+    def _rows(self, piece: Piece, columns: Mapping[str, Sequence[Any]], keep: Sequence[bool]) -> pa.Table:
+        """The kept rows of a piece as a table with the columns added."""
+        assert self._schema is not None
+        table = piece.rows
+        if isinstance(table, list):
+            schema = pa.schema(list(self._schema)[: -len(self._added)])
+            table = pa.Table.from_pylist(_storable(table, self._field), schema=schema)
+        for name, kind in self._added.items():
+            table = table.append_column(pa.field(name, kind), pa.array(columns[name], kind))
+        return table if all(keep) else table.filter(pa.array(keep, pa.bool_()))
 
     def finish(self) -> None:
         """Close; where there was no row, the file is there all the same."""
@@ -81,14 +93,21 @@ class RowWriter:
 
     def close(self) -> None:
         """Make the file whole. May be called twice."""
-        if self._table is not None:
-            self._table.close()
-        if self._stream is not None:
-            self._stream.close()
+        try:
+            if self._table is not None:
+                self._table.close()
+        finally:
+            if self._stream is not None:
+                self._stream.close()
 
     def _open(self) -> None:
         if self._stream is None:
-            self._stream = self.path.open("xb", buffering=0 if self._schema is None else -1)
+            try:
+                self._stream = self.path.open("xb", buffering=0 if self._schema is None else -1)
+            except OSError as error:
+                raise InputError(
+                    f"{self.path}: cannot be made ({error.strerror}); name another file with --out"
+                ) from None
             if self._schema is not None:
                 self._table = pq.ParquetWriter(self._stream, self._schema, compression="zstd")
 

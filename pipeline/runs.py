@@ -229,6 +229,11 @@ def plan_for(folder: Path, config: Config, filters: Sequence[OwnFilter] = ()) ->
         return plan, manifest
     if not begun:
         return plan, None
+    if manifest["values"].get("fingerprint_version") != plan.values["fingerprint_version"]:
+        raise InputError(
+            f"{folder}: the run was begun with another version of InstructMill, which records other things; go on with "
+            "that version, or name another folder"
+        )
     keys = "; ".join(differing_keys(manifest["values"], plan.values))
     raise InputError(
         f"{folder}: the folder holds a run of another configuration; it differs in {keys}. "

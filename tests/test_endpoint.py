@@ -21,7 +21,7 @@ import pytest
 from pipeline import endpoint_http
 from pipeline.config import parse_config
 from pipeline.endpoint import OpenAIEngine, matching_choice
-from pipeline.endpoint_http import Server
+from pipeline.endpoint_http import Server, Turns
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import ContentFault, InputError, RunStopped
 from pipeline.records import Completion, Message, Prompt, Reason, Request, RequestKey, Sampling, Stage
@@ -1188,3 +1188,21 @@ def test_a_field_that_is_ours_is_not_of_ones_own(name: str, mend: str) -> None:
     """`extra_body` with a field that we write is refused by its name, with the setting in its place."""
     said = refused(extra_body={"provider": 1, name: "hunter2"})
     assert re.fullmatch(rf"test: engine\.openai\.extra_body: must not hold '{name}'; {mend}", said)
+
+
+@pytest.mark.asyncio
+async def test_those_that_wait_go_by_their_key() -> None:
+    """One at a time, and of those that wait the earliest unit first; one that is cancelled costs no turn."""
+    turns, went = Turns(1), []
+
+    async def go(unit: int) -> None:
+        async with turns.turn(RequestKey(unit, Stage.BOOTSTRAP)):
+            went.append(unit)
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(go(unit)) for unit in (7, 5, 3, 4, 1)]
+    await asyncio.sleep(0)
+    tasks[2].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(5), turns.turn(RequestKey(9, Stage.BOOTSTRAP)):
+        assert went == [7, 1, 4, 5]

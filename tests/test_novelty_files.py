@@ -9,6 +9,7 @@ import random
 import resource
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -729,3 +730,54 @@ def test_a_filled_run_opens_as_before(finished, capsys, tmp_path) -> None:
     opened = datasets.load_dataset(str(finished), split="train", cache_dir=str(tmp_path))
 
     assert opened["id"][:] == [row["id"] for row in read_rows(finished, "data")]
+
+
+def test_numbers_that_no_column_can_hold_are_one_sentence(tmp_path: Path, capsys: Any) -> None:
+    """Whole numbers too large for a column of fractions are named by their rows, and no bug shows."""
+    rows = [{"instruction": f"text {n} of many", "v": 2**53 + 1 + n} for n in range(30)] + [
+        {"instruction": "x", "v": 0.5}
+    ]
+    code, _, err = tell(capsys, write(tmp_path / "in.jsonl", rows), "--out", tmp_path / "out.parquet")
+
+    assert code == 2
+    assert "field 'v'" in err
+    assert "a bug" not in err
+
+
+def test_a_column_of_views_is_written(tmp_path: Path, capsys: Any) -> None:
+    """Arrow's string views pass through where all rows are kept."""
+    table = pa.table({"instruction": pa.array(TEXTS, pa.string_view())})
+    pq.write_table(table, tmp_path / "in.parquet")
+    code, _, err = tell(capsys, tmp_path / "in.parquet", "--out", tmp_path / "out.parquet")
+
+    assert code == 0, err
+    assert pq.read_table(tmp_path / "out.parquet")["instruction"].to_pylist() == TEXTS
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, capsys: Any) -> None:
+    """What is judged and what is written could be different texts."""
+    table = pa.Table.from_arrays([pa.array(["a b"]), pa.array(["c d"])], names=["instruction", "instruction"])
+    pq.write_table(table, tmp_path / "in.parquet")
+    code, _, err = tell(capsys, tmp_path / "in.parquet")
+
+    assert code == 2
+    assert "two columns have the name 'instruction'" in err
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_sigterm_leaves_a_whole_file(tmp_path: Path, ending: str) -> None:
+    """A process that is told to end writes what it has, so that the file reads back, and exits with 75."""
+    words = random.Random(3)
+    rows = [{"instruction": " ".join(words.choices("abcdefghijklmnop", k=12)) + f" {n}"} for n in range(60_000)]
+    source, out = write(tmp_path / "in.jsonl", rows), tmp_path / f"out{ending}"
+    command = [sys.executable, "-m", "pipeline", "novelty", str(source), "--out", str(out), "--threshold", "0.3"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out.exists() and out.stat().st_size > 1000) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 75, err
+    assert "interrupted" in err
+    assert 0 < len(read(out)) < len(rows)

@@ -72,3 +72,20 @@ def test_closing_twice_does_no_harm() -> None:
         await scorer.close()
 
     asyncio.run(close())
+
+
+def test_the_loop_goes_on_while_a_batch_is_scored() -> None:
+    """The compiled search lets other threads run: the event loop turns many times beside one long question."""
+
+    async def count_turns() -> int:
+        scorer = InProcess("rouge", 0.3)
+        scorer.extend(f"word{n % 97} and word{n % 89} of the word{n % 83} in word{n % 7} at {n}" for n in range(20_000))
+        await scorer.nearest(["word1 and word2 of the word3"])  # compiled and listed before
+        asked = asyncio.create_task(scorer.nearest([f"word{n % 97} of the word{n % 83} and {n}" for n in range(2_000)]))
+        turns = 0
+        while not asked.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return turns
+
+    assert asyncio.run(count_turns()) > 500
