@@ -250,9 +250,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_novelty(added: argparse.ArgumentParser) -> None:
     added.epilog = (
         "A row is novel when nothing in --against and no novel row before it is nearer than the threshold. --out adds "
-        "`novel`, `nearest` and `nearest_score` (both null below the floor). `nearest` names a row by its number from "
-        "1 (in JSON lines, of its line), one of --against as FILE:number, one of a run by its instruction_id. A row "
-        "whose field is null, not a text or without tokens is refused and counted so. No file is replaced."
+        "`novel`, `nearest` and `nearest_score` (null below floor and threshold). `nearest` names a row by its number "
+        "from 1 (in JSON lines, of its line), one of --against as FILE:number, one of a run by its instruction_id. A "
+        "row whose field is null, not a text or without tokens is refused and counted so. No file is replaced."
     )
     added.add_argument("path", metavar="FILE", type=Path, help=".jsonl, .parquet, or a run folder (what it admitted)")
     added.add_argument("--field", metavar="F", help="the text's field (instruction)")
@@ -261,7 +261,12 @@ def _add_novelty(added: argparse.ArgumentParser) -> None:
     )
     added.add_argument("--against-field", metavar="F", help="the text's field there (as --field)")
     added.add_argument("--threshold", type=float, metavar="T", help="refuse a ROUGE-L F above this (0.7)")
-    added.add_argument("--floor", type=float, metavar="T", help="name the nearest down to this F (0.65)")
+    added.add_argument(
+        "--floor",
+        type=float,
+        metavar="T",
+        help="name the nearest down to this F, or to a lower threshold (0.65)",
+    )
     added.add_argument(
         "--tokenizer", metavar="NAME", help="rouge (runs of a-z and 0-9) or unicode (all scripts); rouge"
     )

@@ -30,6 +30,8 @@ def fill(folder: Path, out: Path | None = None, workers: int = 0) -> str:
     is replaced, or to `out`, which must be new. Raises InputError where the folder holds no run, or where its seeds are
     not what they were, and RunStopped where another process is writing to it.
     """
+    if folder.is_file():
+        raise InputError(f"{folder}: --fill takes a run folder; for a file leave --fill out")
     manifest, _ = open_folder(folder)
     if is_running(folder):
         raise RunStopped(f"{folder}: another process is writing to this run; wait for it or stop it")

@@ -432,7 +432,7 @@ def test_a_damaged_parquet_file_keeps_what_came_before(tmp_path, capsys, into) -
         pytest.param(["--against", "in.jsonl", "--against-field", "f"], "in.jsonl, line 1: field 'f' is", id="field"),
         pytest.param(["--fill", "--threshold", 0.5], "--fill takes --out and --workers only; leave --thres", id="fill"),
         pytest.param(["--fill", "--kept-only"], "--fill takes --out and --workers only; leave --kept", id="fill-k"),
-        pytest.param(["--fill"], "in.jsonl: the folder holds no run; `instructmill run CONFIG", id="fill-no-run"),
+        pytest.param(["--fill"], "in.jsonl: --fill takes a run folder; for a file leave --fill out", id="fill-no-run"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_one_sentence(tmp_path, capsys, monkeypatch, arguments, words) -> None:
@@ -582,7 +582,7 @@ def test_the_help_tells_the_defaults(capsys) -> None:
     defaults = NoveltySettings()
 
     assert f"refuse a ROUGE-L F above this ({defaults.threshold})" in told
-    assert f"name the nearest down to this F ({defaults.floor})" in told
+    assert f"name the nearest down to this F, or to a lower threshold ({defaults.floor})" in told
     assert told.count(f"; {defaults.tokenizer} --workers") == 1
 
 
