@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pipeline.chat import LEAST_FOR_A_THOUGHT, THINKING_SWITCHES, doubled_start
 from pipeline.chat import render as render_chat
-from pipeline.config import Config
+from pipeline.config import DEFAULT_TARGET, Config
 from pipeline.errors import InputError
 from pipeline.models import context_length, load_tokenizer, model_file, tokenizer_of
 from pipeline.records import Message, Prompt, Sampling
@@ -174,7 +174,7 @@ def longest_prompts(plan: Plan) -> Iterator[tuple[str, Prompt, Sampling]]:
 
 def describe_window(config: Config, window: int) -> Iterator[str]:
     """How stale prompts are, the share of the run that sees seeds only, and how many engines it can feed."""
-    share = min(1.0, window * ITEMS_PER_PROMPT / config.target)
+    share = min(1.0, window * ITEMS_PER_PROMPT / (config.resolved_target or DEFAULT_TARGET))
     yield f"window: {window} units; the first {window} see seeds only, at most {share:.0%} of the run"
     slots, count = config.engine.slots, config.engine.count
     if window < 4 * slots * count:

@@ -122,7 +122,7 @@ def preview(options: argparse.Namespace) -> int:
 
     with engines_room(plan, novelty=False):  # a few units need no workers
         counters = asyncio.run(show())
-    print("\n".join(forecast(counters, plan.config.target, plan.config.engine.count)))
+    print("\n".join(forecast(counters, plan.config.resolved_target, plan.config.engine.count)))
     return 0
 
 

@@ -15,6 +15,13 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from pipeline.backtranslation_settings import (
+    AugmentationSettings,
+    ChatAugmentationSampling,
+    CorpusSettings,
+    CurationSettings,
+    TagSettings,
+)
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError
 from pipeline.settings import (
@@ -26,12 +33,27 @@ from pipeline.settings import (
     FilterSettings,
     InstanceSettings,
     NoveltySettings,
+    PoolSettings,
     PromptSettings,
     SamplingSettings,
     Settings,
 )
 
-StageSettings = TypeVar("StageSettings", BootstrapSettings, ClassificationSettings, InstanceSettings)
+StageSettings = TypeVar(
+    "StageSettings", BootstrapSettings, ClassificationSettings, InstanceSettings, AugmentationSettings
+)
+
+# Keys that belong to some recipes only: a table that a run would not heed is an error, as an unknown key is.
+OWN_KEYS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("compat", "bootstrap", "filters", "classification", "instances", "exhaustion"), ("self-instruct",)
+    ),
+    **dict.fromkeys(("corpus", "augmentation", "tags", "judge"), ("backtranslation",)),
+    **dict.fromkeys(("target", "seeds", "novelty", "pool"), ("self-instruct", "backtranslation")),
+    "curation": ("backtranslation", "curate"),
+    "candidates": ("curate",),
+}
+DEFAULT_TARGET = 1000
 
 
 class BudgetSettings(Settings):
@@ -66,16 +88,17 @@ class ShardSettings(Settings):
 class Config(Settings):
     """One run. Every key of the TOML file is a field here, by the same name."""
 
-    recipe: Literal["self-instruct"] = "self-instruct"
-    """The method."""
+    recipe: Literal["self-instruct", "backtranslation", "curate"] = "self-instruct"
+    """The method. `curate` scores the pairs of a finished backtranslation run again (the paper's next round)."""
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """First part of every id; unless set, the first eight characters of the fingerprint."""
     out: str | None = None
     """The run folder; `--out` names another."""
     seed: int = 42
     """Seeds every choice of ours. No seed is given to the model."""
-    target: int = Field(1000, ge=1)
-    """Admitted instructions to stop at, exactly."""
+    target: int | None = Field(None, ge=1)
+    """Admitted instructions to stop at, exactly: 1000 unless set. In backtranslation: accepted pairs; the whole corpus
+    unless set."""
     compat: Literal["self-instruct"] | None = None
     """Restores upstream's quirks where the default mends them (ARCHITECTURE.md lists them)."""
     window: int | Literal["auto"] = "auto"
@@ -92,6 +115,18 @@ class Config(Settings):
     """Stage 2."""
     instances: InstanceSettings = InstanceSettings()
     """Stage 3."""
+    corpus: CorpusSettings = CorpusSettings()
+    """Backtranslation: the unlabelled text."""
+    augmentation: AugmentationSettings = AugmentationSettings()
+    """Backtranslation: an instruction for each text."""
+    curation: CurationSettings = CurationSettings()
+    """Backtranslation: a score for each pair."""
+    tags: TagSettings = TagSettings()
+    """Backtranslation: the system sentences of seed and augmented rows."""
+    candidates: str | None = None
+    """`curate`: the finished run whose pairs are scored again."""
+    pool: PoolSettings = PoolSettings()
+    """What the pool starts from."""
     prompts: PromptSettings = PromptSettings()
     """Your own prompt files."""
     budget: BudgetSettings = BudgetSettings()
@@ -100,6 +135,8 @@ class Config(Settings):
     """When to give up on new instructions."""
     engine: EngineSettings = EngineSettings()
     """What answers requests."""
+    judge: EngineSettings | None = None
+    """Backtranslation: what scores, where that is another than what writes."""
     shards: ShardSettings = ShardSettings()
     """When rows become visible."""
 
@@ -107,15 +144,41 @@ class Config(Settings):
     def _window_and_model(self) -> Config:
         if self.window != "auto" and self.window < 1:
             raise ValueError('window must be at least 1, or "auto"')
-        if self.engine.kind != "scripted" and not self.engine.model:
-            raise ValueError("engine.model is missing: name a model folder, a model on the hub, or the endpoint's")
+        for name, engine in (("engine", self.engine), ("judge", self.judge)):
+            if engine is not None and engine.kind != "scripted" and not engine.model:
+                raise ValueError(f"{name}.model is missing: name a model folder, a model on the hub, or the endpoint's")
         return self
+
+    @model_validator(mode="after")
+    def _own_keys(self) -> Config:
+        for key in sorted(self.model_fields_set & OWN_KEYS.keys()):
+            if self.recipe not in OWN_KEYS[key]:
+                theirs = " or ".join(f'"{recipe}"' for recipe in OWN_KEYS[key])
+                raise ValueError(f'{key} is for recipe = {theirs}, and this one is "{self.recipe}"; leave it out')
+        if self.recipe == "backtranslation" and self.corpus.source is None:
+            raise ValueError("corpus.source is missing: name a file, a folder, a glob, a URL or a data set")
+        if self.recipe == "curate" and self.candidates is None:
+            raise ValueError("candidates is missing: name the finished run whose pairs are scored again")
+        return self
+
+    @property
+    def resolved_target(self) -> int | None:
+        """Admitted instructions to stop at; None for all that the corpus gives."""
+        return DEFAULT_TARGET if self.target is None and self.recipe == "self-instruct" else self.target
+
+    @property
+    def judging(self) -> EngineSettings:
+        """The engine that scores."""
+        return self.judge or self.engine
 
     def resolved_window(self) -> int:
         """Units between a prompt and the pool it samples (design, invariant 3)."""
         if self.window != "auto":
             return self.window
-        return min(4 * self.engine.slots * self.engine.count, max(16, self.target // 16))
+        full = 4 * self.engine.slots * self.engine.count
+        if self.recipe != "self-instruct":  # its prompts hold nothing of the pool: the window bounds memory alone
+            return full
+        return min(full, max(16, (self.resolved_target or DEFAULT_TARGET) // 16))
 
     @property
     def resolved_novelty_workers(self) -> int:
@@ -143,6 +206,7 @@ def in_style(config: Config, style: Literal["chat", "completion"]) -> Config:
             )
         update["bootstrap"] = _sampled(bootstrap, ChatBootstrapSampling)
         update["classification"] = _sampled(classification, ChatClassificationSampling)
+        update["augmentation"] = _sampled(config.augmentation, ChatAugmentationSampling)
         instances = _sampled(instances, ChatInstanceSampling)
     elif config.engine.system is not None or config.engine.chat_template_kwargs:
         key = "system" if config.engine.system is not None else "chat_template_kwargs"

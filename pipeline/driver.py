@@ -77,7 +77,7 @@ class Driver:
         self._commit = commit
         if config.novelty.enabled and not state.pool.scored:
             state.pool.score_with(InProcess(config.novelty.tokenizer, config.novelty.lowest))
-        self._gate = Gate(state.pool, state.run_name, config.novelty, config.target, self._passed)
+        self._gate = Gate(state.pool, state.run_name, config.novelty, config.resolved_target, self._passed)
         self._next_ready = state.counters.units  # units before it are finished
         self._gated: dict[int, tuple[int, int]] = {}
         self._finished: dict[int, UnitResult] = {}

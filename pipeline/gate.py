@@ -8,6 +8,7 @@ it then is, by a scorer elsewhere; here it is compared only with what its own ba
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 
 from pipeline.novelty import tokenizer
@@ -31,14 +32,14 @@ class Gate:
         pool: Pool,
         run_name: str,
         novelty: NoveltySettings,
-        target: int,
+        target: int | None,
         passed: Callable[[int, int, int], bool],
     ) -> None:
         self._pool = pool
         self._run_name = run_name
         self._novelty = novelty
         self._tokens_of = tokenizer(novelty.tokenizer)
-        self._target = target
+        self._target = sys.maxsize if target is None else target
         self._passed = passed
         self._open = True
         self._waiting: dict[int, Waiting] = {}

@@ -98,7 +98,7 @@ async def _drive(opened: Run) -> None:
             raise signals.reason or RunStopped("cancelled while the engines were loading") from None
         driver = Driver(config, opened.state, opened.plan.recipe, engine, opened.commit)
         signals.stop = driver.stop
-        progress = asyncio.create_task(Progress(driver, config.target).draw())
+        progress = asyncio.create_task(Progress(driver, config.resolved_target).draw())
         try:
             await driver.run()
         except MillError as error:

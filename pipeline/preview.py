@@ -71,7 +71,7 @@ async def preview_units(plan: Plan, engine: Engine, count: int, show: Callable[[
     return state.counters
 
 
-def forecast(counters: Counters, target: int, engines: int) -> Iterator[str]:
+def forecast(counters: Counters, target: int | None, engines: int) -> Iterator[str]:
     """What the target will take at the rates of some units: lines for a person."""
     yield f"forecast to the target of {target:,} instructions, from {counters.units} units:"
     if not counters.admitted:

@@ -22,6 +22,8 @@ class Stage(StrEnum):
     CLASSIFICATION = "classification"
     INSTANCES = "instances"
     OUTPUT = "output"  # chat style: the answer to one instruction with its input
+    AUGMENTATION = "augmentation"  # backtranslation: the instruction for a text
+    CURATION = "curation"  # backtranslation: the score of a pair
 
 
 class Reason(StrEnum):
@@ -59,6 +61,69 @@ class Reason(StrEnum):
     CLASSIFICATION_UNPARSED = "classification_unparsed"  # an answer that is neither yes nor no
     NO_INSTANCE_PARSED = "no_instance_parsed"
     NO_INSTANCE_KEPT = "no_instance_kept"
+    # Backtranslation: one instruction written for a segment (beside EMPTY, TOO_LONG, REFUSAL and the gate's).
+    ECHOES_PROMPT = "echoes_prompt"
+    ECHOES_TEXT = "echoes_text"
+    REFERS_TO_TEXT = "refers_to_text"  # "the passage above": its reader has none
+    SEVERAL_INSTRUCTIONS = "several_instructions"
+    # Backtranslation: one pair, scored.
+    LOW_SCORE = "low_score"  # under curation.min_score
+    NOT_A_SCORE = "not_a_score"  # the judge was not about to give a score: its mass is under curation.min_mass
+
+
+class Unfit(StrEnum):
+    """Why a piece of a corpus is no segment. A corpus can hold millions of these, so they are counted and not kept."""
+
+    # A whole document.
+    NOT_TEXT = "not_text"  # binary, or in an encoding that cannot be told
+    TOO_LARGE = "too_large"  # above corpus.max_document_mib
+    MALFORMED = "malformed"  # a line that is not JSON, a row without the field, or whose field holds no text
+    # One segment.
+    HEADER_EMPTY = "header_empty"
+    HEADER_UPPER_CASE = "header_upper_case"
+    HEADER_NAVIGATIONAL = "header_navigational"
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    REPEATED_SENTENCES = "repeated_sentences"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of unlabelled text, to become the output of a pair.
+
+    `id` says where in the corpus it is ("guide.md#3", "pages.jsonl#17"), `origin` where it is from in words (its headers
+    from the top, or the row's own address). `header` is None in a corpus without headers; it is not part of `text`.
+    """
+
+    id: str
+    origin: str
+    header: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a row's output comes from: a segment's id and origin."""
+
+    id: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one judge gave one pair in one round.
+
+    `score` is 1 to 5 and `expected` the mean of 1 to 5 by their probabilities, both None where the judge is not
+    believed. `mass` is the probability, unconstrained, of 1 to 5 together; None where an endpoint gives none.
+    """
+
+    judge: str
+    round: int
+    score: int | None
+    expected: float | None
+    mass: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +184,20 @@ Prompt = str | tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call of a model. With `choices` the answer is constrained in decoding to one of them."""
+    """One call of a model. With `choices` the answer is constrained in decoding to one of them.
+
+    With `weigh` it is one step over choices that are single tokens there, and the answer tells how probable each was
+    (backtranslation's 1 to 5). A completion's prompt then ends in `lead`, such as "Score:"; in a chat the answer begins
+    with it. `base` asks the model without the engine's LoRA adapter.
+    """
 
     key: RequestKey
     prompt: Prompt
     sampling: Sampling
     choices: tuple[str, ...] = ()
+    weigh: bool = False
+    lead: str = ""
+    base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +206,16 @@ class Completion:
 
     The answer to a chat may begin with a thinking block, "<think>...</think>"; an engine restores its opening tag where
     the chat template wrote it. What a recipe gets has no such block (`pipeline/unit.py`).
+
+    `probabilities`, of a weighed request alone: that of each choice, in their order, as the model had it before any
+    constraint; empty where the engine cannot tell.
     """
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    probabilities: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

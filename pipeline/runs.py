@@ -26,7 +26,7 @@ from pipeline.pool import Pool
 from pipeline.recipes.self_instruct import RECIPE_VERSION, SelfInstruct
 from pipeline.records import Seed, UnitResult
 from pipeline.shards import Commit, Shards, create_file, read_commits, read_table, remove_strangers, write_file
-from pipeline.sources import parse_seeds, read_seed_text
+from pipeline.seeds import parse_seeds, read_seed_text
 from pipeline.stops import Ending, Stops
 
 MANIFEST_VERSION = 1
@@ -102,7 +102,7 @@ class Run:
         self.folder = folder
         self.plan = plan
         self._lock = lock
-        self.attempt = _claim_attempt(folder, plan.config.target)
+        self.attempt = _claim_attempt(folder, plan.config.resolved_target)
         self._shards = Shards(folder, self.attempt, _constants(plan))
         self.commits = read_commits(folder)
         self._events: list[dict[str, Any]] = []
@@ -289,7 +289,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def _claim_attempt(folder: Path, target: int) -> int:
+def _claim_attempt(folder: Path, target: int | None) -> int:
     """The number of this try: one more than any before it, claimed by a file that is created and never replaced."""
     log = folder / ".run" / "log"
     attempt = 1 + max((int(file.name.split("-")[0]) for file in log.glob("[0-9]*-*.jsonl")), default=0)

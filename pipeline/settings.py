@@ -5,9 +5,9 @@ Each default has one home, here; it is the paper's wherever the paper states one
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.records import Sampling
 
@@ -246,3 +246,27 @@ class PromptSettings(Settings):
     """Variables: demonstrations, instruction."""
     instance_output_first: str | None = None
     """Variables: demonstrations, instruction."""
+    augmentation: str | None = None
+    """Variables: text, and demonstrations where any are shown."""
+    backward: str | None = None
+    """Variable: text."""
+    curation: str | None = None
+    """Variables: instruction, output."""
+    curation_rationale: str | None = None
+    """Variables: instruction, output."""
+
+
+class PoolSettings(Settings):
+    """What the pool holds from the start, beside the seeds."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_alias=True)
+
+    sources: tuple[str, ...] = Field((), alias="from")
+    """Run folders whose admitted instructions count for novelty; what they had when this run was planned."""
+    sample_imported: bool = False
+    """Draw them as demonstrations too, as if they were this run's own."""
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value

@@ -70,8 +70,12 @@ class Stops:
         """`unit` has passed the gate. Called once for each unit, in order."""
         self._recent.append((candidates, admitted))
         self._admitted += admitted
-        if self._admitted >= self._config.target:
-            self._fire(unit, Ended.TARGET, f"the target of {self._config.target:,} instructions is reached")
+        target = self._config.resolved_target
+        if target is not None and self._admitted >= target:
+            what = "instructions" if self._config.recipe == "self-instruct" else "pairs"
+            self._fire(unit, Ended.TARGET, f"the target of {target:,} {what} is reached")
+            return
+        if self._config.recipe != "self-instruct":  # a corpus comes to its end by itself
             return
         exhaustion = self._config.exhaustion
         if unit < 2 * self._window or unit + 1 < exhaustion.units:

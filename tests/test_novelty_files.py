@@ -29,7 +29,7 @@ from pipeline.report import read_rows
 from pipeline.row_files import read_pieces
 from pipeline.scoring import InProcess
 from pipeline.settings import NoveltySettings
-from pipeline.sources import parse_seeds, read_seed_text
+from pipeline.seeds import parse_seeds, read_seed_text
 from pipeline.testing import ScriptedEngine, run_to_end
 
 REFERENCE = RougeScorer(["rougeL"], use_stemmer=False)

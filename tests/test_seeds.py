@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.novelty import NoveltyIndex
 from pipeline.records import Instance, Seed
-from pipeline.sources import parse_seeds, read_seed_text
+from pipeline.seeds import parse_seeds, read_seed_text
 
 PAPER_SEEDS = Path(__file__).resolve().parents[2] / "shared" / "data" / "self_instruct_seed_tasks.jsonl"
 SHIPPED = parse_seeds(read_seed_text("shipped:seeds.jsonl"), "shipped:seeds.jsonl")

@@ -1,4 +1,4 @@
-"""Where a run's inputs come from: the seed file."""
+"""The seed file: hand-written tasks in the schema of Self-Instruct."""
 
 from __future__ import annotations
 
