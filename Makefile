@@ -1,4 +1,4 @@
-# make demo   makes .venv from the lock, runs the main job on the embedded model, prints the result
+# make demo   makes .venv from the lock, runs both recipes on the embedded model, prints the results
 # make demo MODEL=...   the same on a model of yours: a folder or a name on the hub
 # make test   the same environment, all tests that need no GPU
 PYTHON ?= python3
@@ -10,6 +10,7 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 demo: .venv/installed
 	@$(BIN)/instructmill demo $(if $(MODEL),--model '$(MODEL)')
+	@$(if $(MODEL),true,$(BIN)/instructmill demo --recipe backtranslation)
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"

@@ -120,6 +120,7 @@ def _import_path() -> dict[str, str]:
 def disconnect() -> None:
     """Leave the cluster; a local one ends."""
     ray.shutdown()
+    _CORES.release_all()  # no engine of this process is left, one whose pool was never closed included
 
 
 def resources() -> Resources:
@@ -130,27 +131,31 @@ def resources() -> Resources:
     return Resources(nodes, free.get("CPU", 0.0), free.get("GPU", 0.0))
 
 
-def require_room(settings: EngineSettings | None, workers: int = 0) -> Resources:
+def require_room(engines: Sequence[EngineSettings | None], workers: int = 0) -> Resources:
     """Raise InputError unless the cluster has room for what is asked for, and has it free now.
 
-    That is the engines, where they run on Ray, and so many novelty workers of one CPU each.
+    That is so many novelty workers of one CPU each, and the engines: those of `[engine]`, then those of `[judge]`; None
+    stands for ones that do not run on Ray.
     """
     have = resources()
     cpus, gpus, asked, lower = float(workers), 0.0, [], []
-    if settings is not None:
+    for name, settings in zip(("engine", "judge"), engines, strict=False):
+        if settings is None:
+            continue
         fit = sum(node.engines(settings) for node in have.nodes)
         each = f"{settings.num_cpus} CPUs" + (f" and {settings.num_gpus} GPUs" if settings.num_gpus else "")
-        asked.append(f"engine.count asks for {settings.count} engines of {each}, each on one machine")
+        asked.append(f"{name}.count asks for {settings.count} engines of {each}, each on one machine")
         if fit < settings.count:
-            mend = "lower engine.num_gpus or engine.num_cpus" if fit == 0 else f"set engine.count to {fit} or less"
-            raise InputError(f"{asked[0]}, and the cluster has room for {fit}: it has {have}; {mend}, or add machines")
-        lower.append("engine.count")
-        cpus, gpus = cpus + settings.count * settings.num_cpus, float(settings.count * settings.num_gpus)
+            mend = f"lower {name}.num_gpus or {name}.num_cpus" if fit == 0 else f"set {name}.count to {fit} or less"
+            room = f"and the cluster has room for {fit}: it has {have}; {mend}, or add machines"
+            raise InputError(f"{asked[-1]}, {room}")
+        lower.append(f"{name}.count")
+        cpus, gpus = cpus + settings.count * settings.num_cpus, gpus + settings.count * settings.num_gpus
     if workers:
         asked.append(f"{workers} novelty worker(s) need 1 CPU each")
         lower.append("the number of workers (novelty.workers)")
     what, mend = ", and ".join(asked), "lower " + " or ".join(lower)
-    if have.cpus < cpus:
+    if have.cpus < cpus or have.gpus < gpus:
         raise InputError(f"{what}, and the cluster has no room for that: it has {have}; {mend}, or add machines")
     until = time.monotonic() + SETTLE_S
     while (short := have.free_cpus < cpus or have.free_gpus < gpus) and time.monotonic() < until:
@@ -181,10 +186,9 @@ def actor_pool(engine: type[Any], arguments: tuple[Any, ...], settings: EngineSe
         max_task_retries=0,
         runtime_env={"env_vars": passed_on},
     )
-    cores = _Cores()
 
     def spawn(index: int) -> ActorEngine:
-        return ActorEngine(remote.remote(*arguments), cores, settings.num_cpus if settings.num_gpus == 0 else 0)
+        return ActorEngine(remote.remote(*arguments), _CORES, settings.num_cpus if settings.num_gpus == 0 else 0)
 
     limits = {"start_timeout_s": settings.start_timeout_s, **limits}
     return EnginePool(spawn, engines=settings.count, slots=settings.slots, **limits)
@@ -218,7 +222,7 @@ def novelty_pool(
 
 
 class _Cores:
-    """Which cores of which host this pool's CPU engines hold, so that no two share one."""
+    """Which cores of which host this process's CPU engines hold, of all its pools, so that no two share one."""
 
     def __init__(self) -> None:
         self._held: dict[ActorEngine, tuple[str, tuple[int, ...]]] = {}
@@ -234,6 +238,12 @@ class _Cores:
 
     def release(self, engine: ActorEngine) -> None:
         self._held.pop(engine, None)
+
+    def release_all(self) -> None:
+        self._held.clear()
+
+
+_CORES = _Cores()
 
 
 class ActorEngine:

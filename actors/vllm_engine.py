@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import dataclasses
 import difflib
+import math
 import os
 import queue
 import re
@@ -26,7 +27,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from actors.messages import Answer, Call, Failed, Place, Pulse, Ready, Refused, StartFailure
@@ -34,9 +35,11 @@ from pipeline.adapters import adapter_rank, lora_adapter
 from pipeline.chat import dropped_tokens, render
 from pipeline.engine_settings import EngineSettings
 from pipeline.records import Completion, Request
+from pipeline.weighing import Step, find_step
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
+    from vllm.logprobs import Logprob
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -75,6 +78,8 @@ class VllmEngine:
         self._adapter: LoRARequest | None = None  # the one for every request
         self._dropped: re.Pattern[str] | None = None  # what a chat's answer loses where vLLM is not to drop it
         self._thoughts: dict[int, str] = {}  # of each chat in the engine: the thinking tag that its prompt ends in
+        self._weighed: dict[int, tuple[tuple[str, ...], Step]] = {}  # of each weighed request there: choices and step
+        self._steps_after: dict[tuple[str, tuple[str, ...]], Step | str] = {}  # by lead and choices; or why not
         self._pass_began = time.monotonic()
 
     async def place(self) -> Place:
@@ -184,6 +189,7 @@ class VllmEngine:
                     engine.abort_request([str(call_id) for call_id in command.withdrawn])
                     for call_id in command.withdrawn:
                         self._thoughts.pop(call_id, None)
+                        self._weighed.pop(call_id, None)
                 for call in command.calls:
                     self._add(engine, call)
             self._unfinished = engine.get_num_unfinished_requests()
@@ -206,49 +212,78 @@ class VllmEngine:
         from vllm.exceptions import GracefulHTTPError, VLLMClientError
         from vllm.inputs import TokensPrompt
 
-        request, params = call.request, sampling_params(call.request)
+        request = call.request
         try:
-            token_ids, thought = self._tokens(engine.get_tokenizer(), request)
+            step = self._step(engine, request) if request.weigh else None
+            token_ids, thought = self._tokens(engine.get_tokenizer(), request, step)
         except ValueError as error:
             self._answers.append(Answer(call.id, Refused(str(error))))
             return
+        params = sampling_params(request, step)
         if thought is not None:
             params.skip_special_tokens = self._dropped is None
         try:
             prompt = TokensPrompt(prompt_token_ids=token_ids)
-            engine.add_request(str(call.id), prompt, params, lora_request=self._adapter)
+            adapter = None if request.base else self._adapter
+            engine.add_request(str(call.id), prompt, params, lora_request=adapter)
         except VLLMClientError as error:
             self._answers.append(Answer(call.id, Refused(" ".join(str(error).split()))))
         except GracefulHTTPError as error:  # a queue limit of the user's own options: later there is room
             self._answers.append(Answer(call.id, Failed(str(error))))
         else:
-            if thought is not None:
+            if step is not None:
+                self._weighed[call.id] = request.choices, step
+            elif thought is not None:
                 self._thoughts[call.id] = thought
 
-    def _tokens(self, tokenizer: Any, request: Request) -> tuple[list[int], str | None]:
+    def _step(self, engine: LLMEngine, request: Request) -> Step:
+        """How a weighed request's choices follow its lead, found once. Raises ValueError where they cannot."""
+        if (mode := engine.model_config.logprobs_mode) != "raw_logprobs":
+            raise ValueError(f"a weighed answer needs engine.vllm.logprobs_mode = 'raw_logprobs', and it is {mode!r}")
+        key = request.lead, request.choices
+        if key not in self._steps_after:
+            try:
+                self._steps_after[key] = find_step(engine.get_tokenizer(), *key)
+            except ValueError as error:
+                self._steps_after[key] = str(error)
+        found = self._steps_after[key]
+        if isinstance(found, str):
+            raise ValueError(found)
+        return found
+
+    def _tokens(self, tokenizer: Any, request: Request, step: Step | None) -> tuple[list[int], str | None]:
         """A prompt's tokens, and the thinking tag that a chat's prompt ends in; None in completion style.
 
         Raises ValueError where the chat template refuses.
         """
+        gap = step.gap if step else ""
         if isinstance(request.prompt, str):
-            return tokenizer.encode(request.prompt), None
+            return tokenizer.encode(request.prompt + gap), None
         variables = self._settings.chat_template_kwargs
-        chat = render(tokenizer, request.prompt, variables, constrained=bool(request.choices))
+        lead = request.lead + gap if step else ""
+        chat = render(tokenizer, request.prompt, variables, constrained=bool(request.choices), lead=lead)
         return chat.token_ids, chat.thought
 
     def _answer(self, output: Any) -> Answer:
         call_id, generated = int(output.request_id), output.outputs[0]
         thought = self._thoughts.pop(call_id, None)
+        choices, step = self._weighed.pop(call_id, ((), None))
         if generated.finish_reason not in ("stop", "length"):
             return Answer(call_id, Failed(f"vLLM ended the request with {generated.finish_reason!r}"))
-        text = generated.text
-        if thought is not None:
+        text, ended = generated.text, generated.finish_reason
+        probabilities: tuple[float, ...] = ()
+        if step is not None:
+            text, ended = choices[step.token_ids.index(generated.token_ids[0])], "stop"
+            logprobs: Mapping[int, Logprob] = generated.logprobs[0]  # from before the constraint
+            probabilities = tuple(math.exp(logprobs[token_id].logprob) for token_id in step.token_ids)
+        elif thought is not None:
             text = thought + (self._dropped.sub("", text) if self._dropped else text)
         completion = Completion(
             text=text,
-            finish_reason=generated.finish_reason,
+            finish_reason=ended,
             prompt_tokens=len(output.prompt_token_ids),
             completion_tokens=len(generated.token_ids),
+            probabilities=probabilities,
         )
         return Answer(call_id, completion)
 
@@ -287,11 +322,15 @@ def engine_options(model: str, settings: EngineSettings) -> dict[str, Any]:
         rank = adapter_rank(adapter[1])
         room = next((each for each in LORA_RANKS if each >= rank), LORA_RANKS[-1])
         options |= {"enable_lora": True, "max_lora_rank": room}
+        if settings.num_gpus == 0:
+            # vLLM's CPU kernels give a request without adapter the last slot's, when others beside it have one: that
+            # slot has to stay empty (vllm-project/vllm#48421).
+            options["max_loras"] = 2
     return options | {name: value for name, value in settings.vllm.items() if name != "lora_modules"}
 
 
-def sampling_params(request: Request) -> SamplingParams:
-    """vLLM's parameters with every knob explicit, whatever the model's files say.
+def sampling_params(request: Request, step: Step | None = None) -> SamplingParams:
+    """vLLM's parameters with every knob explicit, whatever the model's files say; `step` is a weighed request's.
 
     No seed: it kills the CPU engine where a prompt is prefilled in parts, and slows the GPU sampler.
     """
@@ -299,9 +338,12 @@ def sampling_params(request: Request) -> SamplingParams:
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
     sampling = request.sampling
+    # Logprobs of given tokens are those from before `allowed_token_ids`; under a grammar they would be those after it.
+    token_ids = list(step.token_ids) if step else None
+    grammar = StructuredOutputsParams(choice=list(request.choices)) if request.choices and not step else None
     return SamplingParams(
         n=1,
-        max_tokens=sampling.max_tokens,
+        max_tokens=1 if step else sampling.max_tokens,
         min_tokens=0,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
@@ -315,7 +357,10 @@ def sampling_params(request: Request) -> SamplingParams:
         ignore_eos=False,
         skip_special_tokens=True,
         output_kind=RequestOutputKind.FINAL_ONLY,
-        structured_outputs=StructuredOutputsParams(choice=list(request.choices)) if request.choices else None,
+        structured_outputs=grammar,
+        allowed_token_ids=token_ids,
+        logprob_token_ids=token_ids,
+        logprobs=len(token_ids) if token_ids else None,  # as vLLM wants it beside logprob_token_ids
     )
 
 

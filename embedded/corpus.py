@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 # Importing a module of frames registers its tasks.
 from embedded import frames_labels, frames_numbers, frames_practice, frames_prose, frames_words  # noqa: F401
 from embedded.grammar import Task, make_task
-from embedded.passages import passage
+from embedded.headers import asked
+from embedded.passages import judged, noisy, passage
 from pipeline.prompting import (
     EXAMPLE_LEAD,
     LABEL_LEAD,
@@ -30,7 +32,14 @@ from pipeline.prompting import (
 from pipeline.records import Instance, Seed
 
 NEW_ITEMS = 7
-DEMO_PROMPTS = ("bootstrap", "classification", "instance_input_first", "instance_output_first", "augment", "curate")
+DEMO_PROMPTS = (
+    "bootstrap",
+    "classification",
+    "instance_input_first",
+    "instance_output_first",
+    "augmentation",
+    "curation",
+)
 SEEDS_FILE = "seeds.jsonl"
 # Demonstrations of the instance stages are seed tasks no longer than this, so that the prompts stay short.
 SHORT_SEED_CHARS = 300
@@ -40,9 +49,20 @@ SHARES = {
     "classification": 0.10,
     "input_first": 0.26,
     "output_first": 0.10,
-    "augment": 0.05,
-    "curate": 0.07,
+    "augmentation": 0.05,
+    "curation": 0.07,
 }
+# The second training: mostly what backtranslation asks for, and enough of the rest that nothing is forgotten.
+SECOND_SHARES = {
+    "bootstrap": 0.13,
+    "classification": 0.05,
+    "input_first": 0.09,
+    "output_first": 0.04,
+    "augmentation": 0.36,
+    "curation": 0.33,
+}
+# A score is one token among thousands, an instruction a dozen, so each of theirs counts for more in the loss.
+STRESS = {"augmentation": 3.0, "curation": 10.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +89,14 @@ def shipped_seeds() -> tuple[Seed, ...]:
     )
 
 
+def natural_sentences(seeds: Sequence[Seed]) -> tuple[str, ...]:
+    """Plain sentences of the seed tasks' texts, among which the made-up ones may stand; nobody speaks of himself."""
+    texts = [text for seed in seeds for one in seed.instances for text in (one.input, one.output)]
+    found = (line for text in texts for line in re.split(r"(?<=[.!?]) +|\n+", text))
+    plain = (line for line in found if re.fullmatch(r"[A-Z][^\n!?@|]{28,150}\.", line))
+    return tuple(line for line in plain if not re.search(r"\b([Ww]e|[Mm]y|I|me|us|[Oo]ur)\b", line))
+
+
 def demo_prompt(name: str, **variables: str) -> str:
     """A prompt of the demo, filled as `pipeline.prompting` fills it."""
     return string.Template(shipped_text(f"demo/{name}.txt").removesuffix("\n")).substitute(variables)
@@ -86,23 +114,25 @@ def _is_short(seed: Seed) -> bool:
 class Corpus:
     """Documents from one random stream: the same seed number and seed tasks give the same documents."""
 
-    def __init__(self, number: int, seeds: Sequence[Seed]) -> None:
+    def __init__(self, number: int, seeds: Sequence[Seed], shares: Mapping[str, float] = SHARES) -> None:
         self._rng = Random(number)
+        self._shares = dict(shares)
         self._seeds = tuple(seeds)
         self._labelled = tuple(seed for seed in seeds if seed.is_classification)
         self._unlabelled = tuple(seed for seed in seeds if not seed.is_classification)
+        self._natural = natural_sentences(seeds)
         self._makers: dict[str, Callable[[], Document]] = {
             "bootstrap": self._bootstrap,
             "classification": self._classification,
             "input_first": self._input_first,
             "output_first": self._output_first,
-            "augment": self._augment,
-            "curate": self._curate,
+            "augmentation": self._augmentation,
+            "curation": self._curation,
         }
 
     def __iter__(self) -> Iterator[Document]:
         while True:
-            yield self.document(self._rng.choices(tuple(SHARES), tuple(SHARES.values()))[0])
+            yield self.document(self._rng.choices(tuple(self._shares), tuple(self._shares.values()))[0])
 
     def document(self, stage: str) -> Document:
         return self._makers[stage]()
@@ -192,34 +222,28 @@ class Corpus:
             "output_first", prompt, block.removeprefix(f"Task: {task.instruction}\n{LABEL_LEAD}") + "\n\n", own
         )
 
-    def _pair(self) -> tuple[str, str]:
-        """A text and an instruction that asks for it."""
-        if self._rng.random() < 0.6:
-            return passage(self._rng)
+    def _short_pair(self) -> tuple[str, str]:
+        """A short text without a title, and an instruction that asks for it."""
         while True:
             task = make_task(self._rng, "prose")
             if not task.instances[0].input:
                 return task.instances[0].output, task.instruction
 
-    def _augment(self) -> Document:
-        text, instruction = self._pair()
-        return Document("augment", demo_prompt("augment", text=text), f" {instruction}", False)
-
-    def _curate(self) -> Document:
-        """The score follows from what was done to the answer: whole, cut late, cut early, or another text's."""
+    def _augmentation(self) -> Document:
         rng = self._rng
-        answer, instruction = self._pair()
-        score = rng.choice((1, 2, 3, 4, 5, 5))
-        parts = answer.split(" ")
-        if score == 1:
-            answer = as_seed(make_task(rng, "exact")).instances[0].output
-        elif score == 2:
-            answer = self._pair()[0]
-        elif score == 3:
-            answer = " ".join(parts[: max(1, len(parts) // 3)])
-        elif score == 4:
-            answer = " ".join(parts[: max(1, len(parts) - rng.randint(2, 5))])
-        return Document("curate", demo_prompt("curate", instruction=instruction, output=answer), f" {score}", False)
+        if rng.random() < 0.06:
+            text, instruction = self._short_pair()
+        else:
+            made = passage(rng, self._natural)
+            text = f"{made.header.title}\n\n{made.body}"
+            instruction = asked(rng, made.header.title, made.header.form)
+        return Document("augmentation", demo_prompt("augmentation", text=text), f" {instruction}", False)
+
+    def _curation(self) -> Document:
+        """The score follows from what kind of answer it is, and whether it is about what was asked for."""
+        instruction, answer, score, _ = judged(self._rng, self._natural)
+        prompt = demo_prompt("curation", instruction=instruction, output=answer)
+        return Document("curation", prompt, f" {noisy(self._rng, score)}", False)
 
 
 def main() -> None:

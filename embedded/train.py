@@ -1,7 +1,8 @@
 """Train the demo model: tokenizer, model and card, from the corpus alone.
 
-`python -m embedded.train --steps 3600 --out embedded/model`. One pass: no document is seen twice, so the loss that is
-printed is that on new documents.
+`python -m embedded.train --steps 3600 --out embedded/model` trains from nothing; with `--start embedded/model` the
+second training goes on from there, with the shares of backtranslation. One pass: no document is seen twice, so the loss
+that is printed is that on new documents.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from embedded.corpus import DEMO_PROMPTS, SEEDS_FILE, Corpus, Document, shipped_seeds
+from embedded.corpus import DEMO_PROMPTS, SECOND_SHARES, SEEDS_FILE, SHARES, STRESS, Corpus, Document, shipped_seeds
 from pipeline.prompting import shipped_text
 
 END = "<|end|>"
@@ -29,8 +30,8 @@ TOKENIZER_DOCUMENTS = 10_000
 ROW_TOKENS = 1024
 ROWS = 4
 PEAK_RATE = 3e-3
+SECOND_RATE = 1.5e-3
 WARMUP_STEPS = 60
-CARD = Path(__file__).parent / "card.json"
 
 
 def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
@@ -75,7 +76,8 @@ def _tokens(tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[lis
     # Prompt and completion are tokenised apart, because that is how they meet when the model is served.
     prompt = tokenizer.encode(document.prompt, add_special_tokens=False)
     completion = [*tokenizer.encode(document.completion, add_special_tokens=False), tokenizer.eos_token_id]
-    return prompt + completion, [float(document.learn_prompt)] * len(prompt) + [1.0] * len(completion)
+    weights = [float(document.learn_prompt)] * len(prompt) + [STRESS.get(document.stage, 1.0)] * len(completion)
+    return prompt + completion, weights
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, corpus: Corpus) -> Iterator[tuple[Tensor, Tensor]]:
@@ -98,15 +100,20 @@ def rate(step: int, done: float) -> float:
 
 
 def train(
-    model: LlamaForCausalLM, rows: Iterator[tuple[Tensor, Tensor]], steps: int, minutes: float, compiled: bool
+    model: LlamaForCausalLM,
+    rows: Iterator[tuple[Tensor, Tensor]],
+    steps: int,
+    minutes: float,
+    compiled: bool,
+    peak: float = PEAK_RATE,
 ) -> list[float]:
     """Train in place and return the loss of each step; `minutes` may end it before `steps` do."""
     matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name]
     others = [weight for name, weight in model.named_parameters() if weight.ndim != 2 or "embed" in name]
     # Muon learns the matrices from fewer tokens than AdamW does; it is not meant for embeddings and norms.
     optimizers = (
-        torch.optim.Muon(matrices, lr=PEAK_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.95), weight_decay=0.0),
     )
     losses: list[float] = []
     started = time.monotonic()
@@ -118,7 +125,7 @@ def train(
             break
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = PEAK_RATE * rate(step, done)
+                group["lr"] = peak * rate(step, done)
         with torch.autocast("cpu", torch.bfloat16):
             logits = forward(input_ids=tokens).logits
         each = nn.functional.cross_entropy(
@@ -148,7 +155,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_card(out: Path, facts: dict[str, object]) -> None:
+def write_card(out: Path, start: Path | None, facts: dict[str, object]) -> None:
     """What was trained, on what, with which result; the test of the card compares the hashes with the files."""
     hashes = {
         f"model/{name}": sha256((out / name).read_bytes())
@@ -156,43 +163,57 @@ def write_card(out: Path, facts: dict[str, object]) -> None:
     }
     for name in (*(f"demo/{name}.txt" for name in DEMO_PROMPTS), SEEDS_FILE):
         hashes[f"prompts/{name}"] = sha256(shipped_text(name).encode())
-    CARD.write_text(json.dumps({**facts, "sha256": hashes}, indent=2) + "\n", encoding="utf-8")
+    before = json.loads((start.parent / "card.json").read_text(encoding="utf-8"))["trainings"] if start else []
+    card = {"parameters": facts.pop("parameters"), "trainings": [*before, facts], "sha256": hashes}
+    (out.parent / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--start", type=Path, help="go on from this model, with the shares of the second training")
+    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--minutes", type=float, default=40.0, help="end by then, at whatever step")
+    parser.add_argument("--rate", type=float, help=f"peak rate ({PEAK_RATE}; {SECOND_RATE} with --start)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: faster, but needs a C++ compiler")
+    parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model", help="the card is put beside it")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Read the command line, train, save and write the card."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3600)
-    parser.add_argument("--minutes", type=float, default=40.0, help="end by then, at whatever step")
-    parser.add_argument("--compile", action="store_true", help="torch.compile: faster, but needs a C++ compiler")
-    parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
-    arguments = parser.parse_args()
+    options = _options()
+    start: Path | None = options.start
     started = time.monotonic()
-    torch.manual_seed(arguments.seed)
-    tokenizer = make_tokenizer(arguments.seed)
-    model = make_model(tokenizer)
+    torch.manual_seed(options.seed)
+    if start:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(start)
+        model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32, attn_implementation="sdpa")
+    else:
+        tokenizer = make_tokenizer(options.seed)
+        model = make_model(tokenizer)
     parameters = sum(weight.numel() for weight in model.parameters())
     print(f"{parameters:,} parameters, {len(tokenizer)} tokens in the vocabulary", flush=True)
-    corpus = Corpus(arguments.seed + 1, shipped_seeds())
-    losses = train(model, batches(tokenizer, corpus), arguments.steps, arguments.minutes, arguments.compile)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    corpus = Corpus(options.seed + 1, shipped_seeds(), SECOND_SHARES if start else SHARES)
+    peak = options.rate or (SECOND_RATE if start else PEAK_RATE)
+    losses = train(model, batches(tokenizer, corpus), options.steps, options.minutes, options.compile, peak)
+    options.out.mkdir(parents=True, exist_ok=True)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, do_sample=True)
-    model.to(torch.bfloat16).save_pretrained(arguments.out)
+    model.to(torch.bfloat16).save_pretrained(options.out)
     tokenizer.model_max_length = model.config.max_position_embeddings
-    tokenizer.save_pretrained(arguments.out)
+    tokenizer.save_pretrained(options.out)
     facts: dict[str, object] = {
         "parameters": parameters,
         "steps": len(losses),
         "tokens": len(losses) * ROWS * ROW_TOKENS,
         "minutes": round((time.monotonic() - started) / 60, 1),
         "cores": len(os.sched_getaffinity(0)),
-        "seed": arguments.seed,
-        "compiled": arguments.compile,
+        "seed": options.seed,
+        "compiled": options.compile,
         # The mean over the last hundred steps; no document was seen before, so it is the loss on new ones.
         "loss": round(sum(losses[-100:]) / len(losses[-100:]), 4),
     }
-    write_card(arguments.out, facts)
+    write_card(options.out, start, facts)
     print(json.dumps(facts))
 
 

@@ -13,10 +13,11 @@ from pipeline.settings import SamplingSettings, Settings
 
 # Headers of what is no text of a page's own (the paper names advertisement, forum, quick link and free newsletter).
 NAVIGATIONAL = (
-    "advertisement,advertisements,forum,forums,quick link,quick links,free newsletter,newsletter,subscribe,sign up,log in,"
-    "login,navigation,menu,table of contents,contents,search,quick search,this page,index,see also,related,related pages,"
-    "related topics,related articles,share,share this,follow us,contact,contact us,about us,comments,leave a comment,tags,"
-    "categories,archive,archives,previous topic,next topic,copyright,privacy policy,terms of use,cookies,footer,sponsors"
+    "advertisement,advertisements,forum,forums,quick link,quick links,free newsletter,newsletter,subscribe,"
+    "sign up,log in,login,navigation,menu,table of contents,contents,search,quick search,this page,index,"
+    "see also,related,related pages,related topics,related articles,share,share this,follow us,contact,"
+    "contact us,about us,comments,leave a comment,tags,categories,archive,archives,previous topic,next topic,"
+    "copyright,privacy policy,terms of use,cookies,footer,sponsors"
 ).split(",")
 
 
@@ -24,8 +25,8 @@ class CorpusSettings(Settings):
     """Unlabelled text, and which pieces of it are segments (section 2.1 and appendix E)."""
 
     source: str | None = None
-    """A file, a folder, a glob or an fsspec URL of .jsonl, .parquet, .txt, .md and .html files (.gz and its like too), or
-    "dataset:NAME" for a data set of the Hugging Face hub or a folder that `datasets` reads."""
+    """A file, a folder, a glob or an fsspec URL of .jsonl, .parquet, .txt, .md and .html files (.gz and its like too),
+    or "dataset:NAME" for a data set of the Hugging Face hub or a folder that `datasets` reads."""
     field: str = "text"
     """The field that holds the text, in JSON lines, Parquet and data sets."""
     origin_field: str = "url"
@@ -84,8 +85,8 @@ class AugmentationSettings(Settings):
     """Self-augmentation: an instruction for each segment (section 2.2)."""
 
     mode: Literal["prompted", "backward"] = "prompted"
-    """`prompted`: any model, asked with demonstrations. `backward`: a model fine-tuned from text to instruction, which gets
-    the text alone; with engine.vllm.lora_modules the adapter is the backward model and its base the judge."""
+    """`prompted`: any model, asked with demonstrations. `backward`: a model fine-tuned from text to instruction, which
+    gets the text alone; with engine.vllm.lora_modules the adapter is the backward model and its base the judge."""
     n: int = Field(1, ge=1)
     """Instructions asked for each segment."""
     demonstrations: int = Field(3, ge=0)

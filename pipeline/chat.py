@@ -39,12 +39,17 @@ class Rendered(NamedTuple):
 
 
 def render(
-    tokenizer: Any, messages: Sequence[Message], wanted: Mapping[str, Any], *, constrained: bool = False
+    tokenizer: Any,
+    messages: Sequence[Message],
+    wanted: Mapping[str, Any],
+    *,
+    constrained: bool = False,
+    lead: str = "",
 ) -> Rendered:
     """A chat through the template of a tokenizer of transformers (or vLLM), up to where the answer begins.
 
     `wanted` are the user's template variables. With `constrained` the answer is one of given choices: thinking is off,
-    and a block that the template opens all the same is closed. Raises ValueError, in one sentence, where there is no
+    and a block that the template opens all the same is closed. `lead` is how the answer begins. Raises ValueError, in one sentence, where there is no
     template or it refuses the messages.
     """
     if constrained:
@@ -59,6 +64,7 @@ def render(
     try:
         if template is None:
             ids = list(tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False, **wanted))
+            ids += tokenizer.encode(lead, add_special_tokens=False) if lead else []
             return Rendered(tokenizer.decode(ids), ids, "")
         variables = template_variables(template, wanted)
         text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **variables)
@@ -72,6 +78,7 @@ def render(
         text, thought = f"{text}\n{closing}\n\n", ""
     elif constrained and text.endswith(_CHANNEL_NEXT):
         text += _ANSWER_CHANNEL
+    text += lead
     return Rendered(text, tokenizer.encode(text, add_special_tokens=False), thought)
 
 

@@ -6,18 +6,14 @@ Exit codes: 0 done; 2 the configuration or an input is wrong; 75 stopped before 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib.util
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline import commands
 from pipeline.errors import InputError, MillError, RunStopped
-
-DEMO_CONFIG = "shipped:demo.toml"
-MODEL_DEMO_CONFIG = "shipped:demo_model.toml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,139 +57,6 @@ def refuse_intruders() -> None:
             )
 
 
-def demo(options: argparse.Namespace) -> int:
-    """`instructmill demo`: the shipped demo configuration, or a model of one's own, then a look at what came out."""
-    from pipeline.config import load_config
-    from pipeline.drawing import draw_rows
-    from pipeline.launch import launch, run_folder
-    from pipeline.report import evenly, read_rows
-
-    if options.model is None:
-        config = load_config(DEMO_CONFIG, tuple(options.set), options.out)
-    else:
-        model = f"engine.model={json.dumps(options.model)}"
-        out = options.out or f"runs/demo-{Path(options.model).name}"
-        config = load_config(MODEL_DEMO_CONFIG, (model, *options.set), out)
-    folder = run_folder(config)
-    launch(config)
-    draw_rows("a few of its rows", evenly(read_rows(folder, "data"), 3))
-    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
-    print(f"\nopen it:  {python} -c \"import datasets; print(datasets.load_dataset('{folder}', split='train'))\"")
-    print(f"look on:  {python} -m pipeline inspect {folder} -n 5      ... inspect {folder} --reason not_novel")
-    return 0
-
-
-def run(options: argparse.Namespace) -> int:
-    """`instructmill run`: a new run, or on with the one in the folder."""
-    from pipeline.config import load_config
-    from pipeline.launch import launch, run_folder
-
-    config = load_config(options.config, tuple(options.set), options.out)
-    if options.dry_run:
-        from pipeline.runs import make_plan
-
-        plan = make_plan(config)
-        resolved = {**plan.config.model_dump(mode="json"), "window": plan.window, "out": str(run_folder(config))}
-        print(json.dumps({"fingerprint": plan.fingerprint, "config": resolved}, indent=1, ensure_ascii=False))
-        return 0
-    launch(config)
-    return 0
-
-
-def preview(options: argparse.Namespace) -> int:
-    """`instructmill preview`: a few units, shown whole, and what they foretell; writes nothing."""
-    from pipeline.check import check_context
-    from pipeline.config import load_config
-    from pipeline.counters import Counters
-    from pipeline.drawing import PreviewDrawing
-    from pipeline.launch import engines_room, start_engine
-    from pipeline.preview import forecast, preview_units
-    from pipeline.runs import make_plan
-
-    plan = make_plan(load_config(options.config, tuple(options.set)))
-    list(check_context(plan))
-
-    async def show() -> Counters:
-        engine = await start_engine(plan)
-        try:
-            return await preview_units(plan, engine, options.n, PreviewDrawing().draw)
-        finally:
-            await engine.close()
-
-    with engines_room(plan, novelty=False):  # a few units need no workers
-        counters = asyncio.run(show())
-    print("\n".join(forecast(counters, plan.config.resolved_target, plan.config.engine.count)))
-    return 0
-
-
-def check(options: argparse.Namespace) -> int:
-    """`instructmill check`: everything that can be known before a model loads."""
-    from pipeline.check import check_plan
-    from pipeline.config import load_config
-    from pipeline.launch import engines_room
-    from pipeline.runs import make_plan, plan_for
-
-    config = load_config(options.config, tuple(options.set), options.out)
-    folder = Path(config.out).expanduser() if config.out else None
-    plan, manifest = plan_for(folder, config) if folder else (make_plan(config), None)
-    for line in check_plan(plan, folder, goes_on=manifest is not None):
-        print(line)
-    if options.no_cluster:
-        print("engines: not looked at")
-    else:
-        with engines_room(plan) as room:
-            print(room)
-    print("all is well")
-    return 0
-
-
-def status(options: argparse.Namespace) -> int:
-    """`instructmill status`: where a run stands, live or dead."""
-    from pipeline.report import status as facts_of
-    from pipeline.report import status_text
-
-    facts = facts_of(Path(options.run))
-    print(json.dumps(facts, indent=1) if options.json else status_text(facts))
-    return 0
-
-
-def inspect(options: argparse.Namespace) -> int:
-    """`instructmill inspect`: rows or rejects drawn for a person."""
-    from pipeline.drawing import draw_rows
-    from pipeline.records import Reason
-    from pipeline.report import evenly, read_rows
-
-    if options.reason is not None and options.reason not in set(Reason):
-        raise InputError(f"--reason {options.reason}: no such reason; there are {', '.join(Reason)}")
-    kind = "rejected" if options.rejected or options.reason else "data"
-    rows = read_rows(Path(options.run), kind, options.reason)
-    draw_rows(f"{min(options.n, len(rows))} of {len(rows)} rows of {kind}/", evenly(rows, options.n))
-    return 0
-
-
-def novelty(options: argparse.Namespace) -> int:
-    """`instructmill novelty`: the filter alone on a file; or with --fill, the full nearest of what a run admitted."""
-    given = {
-        name: value
-        for name, value in vars(options).items()
-        if name not in ("command", "path", "fill", "out", "workers") and value is not None and value is not False
-    }
-    workers = options.workers or 0
-    if options.fill:
-        from pipeline.novelty_fill import fill
-
-        if given:
-            raise InputError(
-                f"--fill takes --out and --workers only; leave --{next(iter(given)).replace('_', '-')} out"
-            )
-        print(fill(options.path, options.out, workers))
-        return 0
-    from pipeline.novelty_files import Options, filter_file
-
-    print(filter_file(Options(options.path, out=options.out, workers=workers, **given)))
-    return 0
-
-
 def _complain(sentence: str, code: int) -> int:
     print(f"instructmill: {sentence}", file=sys.stderr)
     return code
@@ -203,10 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="instructmill", description="Instruction-tuning data from seed tasks, on Ray and vLLM, as Parquet shards."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(command: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(command.__name__, help=help, description=help)
+        added = subparsers.add_parser(command.__name__, help=help, description=help)
         added.set_defaults(command=command)
         return added
 
@@ -223,28 +86,62 @@ def _parser() -> argparse.ArgumentParser:
             help="set a key by its path: bootstrap.machine_made=4",
         )
 
-    added = add(demo, "the embedded model, real Ray, real vLLM on the CPU, into runs/demo")
+    added = add(commands.demo, "the embedded model, real Ray, real vLLM on the CPU, into runs/demo")
     add_config(added, named=False)
     added.add_argument("--model", metavar="MODEL", help="a model folder or a name on the hub in its place")
-    added = add(run, "start a run, or go on with the one in its folder")
+    added.add_argument(
+        "--recipe", choices=tuple(commands.DEMO_CONFIGS), default="self-instruct", help="which method (self-instruct)"
+    )
+    added = add(commands.run, "start a run, or go on with the one in its folder")
     add_config(added)
     added.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
-    added = add(preview, "the first units, with prompt, raw reply and verdicts, and a forecast; writes nothing")
+    added = add(
+        commands.preview, "the first units, with prompt, raw reply and verdicts, and a forecast; writes nothing"
+    )
     add_config(added, out=False)
     added.add_argument("-n", type=_positive, default=3, metavar="UNITS", help="units to show (3)")
-    added = add(check, "configuration, prompts, seeds, folder and cluster, before any model loads")
+    added = add(commands.check, "configuration, prompts, seeds, folder and cluster, before any model loads")
     add_config(added)
     added.add_argument("--no-cluster", action="store_true", help="leave out what the cluster or the endpoint has")
-    added = add(status, "counts by stage and reason, tokens, rates, time left; of a live or a dead run")
+    added = add(commands.status, "counts by stage and reason, tokens, rates, time left; of a live or a dead run")
     added.add_argument("run", metavar="RUN", help="a run folder")
     added.add_argument("--json", action="store_true", help="as JSON")
-    added = add(inspect, "rows or rejects, drawn for a person")
+    added = add(commands.inspect, "rows or rejects, drawn for a person")
     added.add_argument("run", metavar="RUN", help="a run folder")
     added.add_argument("-n", type=_positive, default=5, metavar="ROWS", help="rows to show, spread over the run (5)")
     added.add_argument("--rejected", action="store_true", help="what was refused instead of what was kept")
     added.add_argument("--reason", metavar="R", help="rejects with this reason only")
-    _add_novelty(add(novelty, "the novelty filter alone, on the rows of any JSONL or Parquet file in order"))
+    _add_novelty(add(commands.novelty, "the novelty filter alone, on the rows of any JSONL or Parquet file in order"))
+    _add_backtranslation(add)
     return parser
+
+
+def _add_backtranslation(add: Callable[..., argparse.ArgumentParser]) -> None:
+    added = add(commands.segments, "what a corpus gives backtranslation: counts per reason, and samples")
+    added.add_argument("source", metavar="SOURCE", help="a file, folder, glob or URL, or dataset:NAME")
+    added.add_argument("--out", type=Path, metavar="FILE", help="write the segments there: a new .jsonl or .parquet")
+    added.add_argument("-n", type=_positive, default=3, metavar="SAMPLES", help="segments to show (3)")
+    added.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="corpus.min_characters=300")
+    added = add(commands.curate, "score the pairs of a finished backtranslation run again, into a run of its own")
+    added.add_argument("run", metavar="RUN", help="the finished run")
+    added.add_argument("--out", metavar="DIR", required=True, help="the folder of the new run")
+    added.add_argument("--config", metavar="FILE", help="a TOML file whose tables take the place of the run's")
+    added.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="engine.model=/models/second")
+    added = add(commands.report, "what a run came to; how its scores lie, and how they moved")
+    added.add_argument("run", metavar="RUN", help="a run folder")
+    added = add(commands.export, "seeds or the rows of a run in a form that trainers read")
+    added.add_argument("source", metavar="SOURCE", help='a run folder, a seed file, or "shipped:seeds.jsonl"')
+    added.add_argument("out", metavar="OUT", type=Path, help="a new .jsonl or .parquet file")
+    added.add_argument(
+        "--format",
+        choices=("messages", "backward"),
+        required=True,
+        help="messages: chats with a system sentence; backward: from text to instruction, as prompt and completion",
+    )
+    added.add_argument(
+        "--style", choices=("chat", "completion"), default="chat", help="how a backward model will be asked (chat)"
+    )
+    added.add_argument("--system", metavar="TEXT", help='the sentence in place of the paper\'s; "" for none')
 
 
 def _add_novelty(added: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from pipeline.backtranslation_settings import (
     CurationSettings,
     TagSettings,
 )
-from pipeline.engine_settings import EngineSettings
+from pipeline.engine_settings import EngineSettings, Style
 from pipeline.errors import InputError
 from pipeline.settings import (
     BootstrapSettings,
@@ -152,7 +152,8 @@ class Config(Settings):
     @model_validator(mode="after")
     def _own_keys(self) -> Config:
         for key in sorted(self.model_fields_set & OWN_KEYS.keys()):
-            if self.recipe not in OWN_KEYS[key]:
+            unheeded = getattr(self, key) != Config.model_fields[key].default  # a written-out default harms nobody
+            if unheeded and self.recipe not in OWN_KEYS[key]:
                 theirs = " or ".join(f'"{recipe}"' for recipe in OWN_KEYS[key])
                 raise ValueError(f'{key} is for recipe = {theirs}, and this one is "{self.recipe}"; leave it out')
         if self.recipe == "backtranslation" and self.corpus.source is None:
@@ -190,13 +191,15 @@ class Config(Settings):
         return int(self.engine.kind == "vllm" and self.engine.num_gpus > 0)
 
 
-def in_style(config: Config, style: Literal["chat", "completion"]) -> Config:
-    """The configuration with its style settled: what was not set has that style's defaults.
+def in_style(config: Config, style: Style, judge_style: Style | None = None) -> Config:
+    """The configuration with its styles settled: what was not set has that style's defaults.
 
     Raises InputError where something asked for belongs to the other style.
     """
     bootstrap, classification, instances = config.bootstrap, config.classification, config.instances
-    update: dict[str, Any] = {"engine": config.engine.model_copy(update={"style": style})}
+    update: dict[str, Any] = {"engine": _styled(config.engine, style, "engine")}
+    if config.judge is not None and judge_style is not None:
+        update["judge"] = _styled(config.judge, judge_style, "judge")
     refusals = {"drop_refusals": style == "chat"} if instances.drop_refusals is None else {}
     if style == "chat":
         if config.compat:
@@ -208,10 +211,14 @@ def in_style(config: Config, style: Literal["chat", "completion"]) -> Config:
         update["classification"] = _sampled(classification, ChatClassificationSampling)
         update["augmentation"] = _sampled(config.augmentation, ChatAugmentationSampling)
         instances = _sampled(instances, ChatInstanceSampling)
-    elif config.engine.system is not None or config.engine.chat_template_kwargs:
-        key = "system" if config.engine.system is not None else "chat_template_kwargs"
-        raise InputError(f'engine.{key} is for chat style; leave it out, or set engine.style = "chat"')
     return config.model_copy(update={**update, "instances": instances.model_copy(update=refusals)})
+
+
+def _styled(engine: EngineSettings, style: Style, table: str) -> EngineSettings:
+    if style != "chat" and (engine.system is not None or engine.chat_template_kwargs):
+        key = "system" if engine.system is not None else "chat_template_kwargs"
+        raise InputError(f'{table}.{key} is for chat style; leave it out, or set {table}.style = "chat"')
+    return engine.model_copy(update={"style": style})
 
 
 def _sampled(stage: StageSettings, defaults: type[SamplingSettings]) -> StageSettings:
@@ -225,12 +232,22 @@ def load_config(path: str, overrides: tuple[str, ...] = (), out: str | None = No
 
     "shipped:demo.toml" names a configuration that comes with InstructMill. Raises InputError.
     """
-    values = _read_toml(path)
-    for override in overrides:
-        _apply_override(values, override)
+    values = with_overrides(_read_toml(path), overrides)
     if out is not None:
         values["out"] = out
     return parse_config(values, path)
+
+
+def with_overrides(values: dict[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Plain values with `key.path=value` overrides put in. Raises InputError."""
+    for override in overrides:
+        _apply_override(values, override)
+    return values
+
+
+def read_values(path: str) -> dict[str, Any]:
+    """The plain values of a TOML file, not validated. Raises InputError."""
+    return _read_toml(path)
 
 
 def parse_config(values: dict[str, Any], where: str) -> Config:
@@ -294,4 +311,4 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
         if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
             return []
         model = nested
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.records import UnitResult
+from pipeline.records import Example, Reject, UnitResult
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Counters:
     refused_instances: Counter[str] = field(default_factory=Counter)
     closing_reasons: Counter[str] = field(default_factory=Counter)  # admitted instructions that ended with no row
     failure_reasons: Counter[str] = field(default_factory=Counter)  # whole units
+    scores: Counter[str] = field(default_factory=Counter)  # of judged pairs, by the newest score
     calls: Counter[str] = field(default_factory=Counter)  # by stage
     prompt_tokens: Counter[str] = field(default_factory=Counter)
     completion_tokens: Counter[str] = field(default_factory=Counter)
@@ -39,7 +40,8 @@ class Counters:
         self.admitted += len(result.admitted)
         self.instances += result.instances
         self.examples += len(result.examples)
-        self.instructions_with_rows += len({example.instruction_id for example in result.examples})
+        if result.candidates:  # a pair of another run that is scored again was admitted there, if anywhere
+            self.instructions_with_rows += len({example.instruction_id for example in result.examples})
         self.demonstrations += result.demonstrations
         self.machine_made += result.machine_made
         admitted = {row.instruction_id for row in result.admitted}
@@ -54,6 +56,8 @@ class Counters:
                 self.closing_reasons[reject.reason] += 1
             else:
                 self.refused_candidates[reject.reason] += 1
+        rows: tuple[Example | Reject, ...] = (*result.examples, *result.rejects)
+        self.scores.update(str(row.score) for row in rows if row.score is not None)
         for usage in result.usage:
             self.calls[usage.stage] += usage.calls
             self.prompt_tokens[usage.stage] += usage.prompt_tokens

@@ -22,7 +22,7 @@ from pipeline.pool import Pool
 from pipeline.records import Candidate, Completion, Request, Stage, UnitResult, Usage, Verdict
 from pipeline.scoring import InProcess
 from pipeline.stops import Ending, Stops, hopeless
-from pipeline.unit import Recipe, Unit, run_whole
+from pipeline.unit import Recipe, Unit, Units, Work, run_whole
 
 
 @dataclass
@@ -69,8 +69,18 @@ class _Open:
 class Driver:
     """Runs a recipe over units until a stop rule fires. `state` is advanced in place."""
 
-    def __init__(self, config: Config, state: State, recipe: Recipe, engine: Engine, commit: CommitUnits) -> None:
+    def __init__(
+        self,
+        config: Config,
+        state: State,
+        recipe: Recipe,
+        engine: Engine,
+        commit: CommitUnits,
+        units: Units | None = None,
+    ) -> None:
+        """`units` says what each unit is about; without it there is no end of them."""
         self._config = config
+        self._units = units
         self.state = state
         self._recipe = recipe
         self._engine = engine
@@ -157,7 +167,18 @@ class Driver:
                 await self._room.wait()
             if self.state.stops.beyond(unit):
                 return
-            self._tasks[unit] = asyncio.create_task(self._run_unit(unit))
+            work = None
+            if self._units is not None:
+                try:
+                    work = await self._units(unit)
+                except Exception as error:  # noqa: BLE001 -- whatever it is, it stops the run with what is whole kept
+                    self.stop(error)
+                    return
+                if work is None:
+                    self.state.stops.no_more(unit)
+                    self._wake()
+                    return
+            self._tasks[unit] = asyncio.create_task(self._run_unit(unit, work))
 
     def _cancel_beyond(self) -> None:
         """Units past the end leave no row: give their engine slots back."""
@@ -165,7 +186,7 @@ class Driver:
             if self.state.stops.beyond(unit) and not task.cancelling():
                 task.cancel()
 
-    async def _run_unit(self, number: int) -> None:
+    async def _run_unit(self, number: int, work: Work | None) -> None:
         opened = _Open()
         length = self.state.pool.length_after(number - self.state.window)
         unit = Unit(
@@ -173,6 +194,7 @@ class Driver:
             self.state.run_name,
             self._config.seed,
             lambda size, machine_made, rng: self.state.pool.sample(length, size, machine_made, rng),
+            work,
         )
         try:
             result = await self._result(unit, opened)

@@ -1,6 +1,7 @@
 """An engine that talks to an OpenAI-compatible server: vLLM's own, or any other. Needs neither Ray nor vLLM here.
 
-`endpoint_probe.py` finds what the server takes, `endpoint_http.py` asks it; an answer to a choice is made sure of here.
+`endpoint_probe.py` finds what the server takes, `endpoint_http.py` asks it; an answer to a choice is made sure of here,
+and a weighed one is read off the most probable tokens of a free answer.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from pipeline.endpoint_http import Endpoint, Note, Server
 from pipeline.endpoint_probe import Trial, find_server
 from pipeline.engine_settings import EngineSettings
 from pipeline.records import Completion, Message, Request
+from pipeline.weighing import most_probable, weigh
 
 REASKS = 3  # how often a free answer that is none of the choices is asked for again
 FREE_TOKENS = 16  # least room for a free answer to a choice: "**Yes**, because" is one too
 THOUGHT_TOKENS = 2048  # least room for it where the server thinks before it answers
+WEIGHED_TOKENS = 2  # room for a weighed answer: white space that is a token of its own, and the choice
+LEAD_TOKENS = 6  # and for its lead, with which a chat may begin all the same
 _DRESS = " \t\r\n\"'`*_“”‘’«»("  # what may stand before a choice
 
 
@@ -44,9 +48,10 @@ class OpenAIEngine:
         """The tries that failed, by kind."""
         return self._endpoint.retries
 
-    async def start(self, trials: Sequence[Trial] = ()) -> Server:
+    async def start(self, trials: Sequence[Trial] = (), *, weighs: bool = False) -> Server:
         """Reach the server, find what it takes, and try the prompts that will be sent: each in its longest form.
 
+        `weighs`: some request will be weighed. Without it all of them are answered as choices, of no known probability.
         A thinking block is turned off where the server takes the switch and the user has set none. Each request has
         30 s and three tries at most.
 
@@ -55,7 +60,7 @@ class OpenAIEngine:
         context, or it thinks and has no room to; RunStopped where it is in trouble for too long.
         """
         self._endpoint.open()
-        self._server = await find_server(self._endpoint, trials)
+        self._server = await find_server(self._endpoint, trials, weighs=weighs)
         self._endpoint.started = True
         return self._server
 
@@ -66,6 +71,8 @@ class OpenAIEngine:
         InputError where it no longer knows the key or the model.
         """
         assert self._server is not None, "start() comes before generate()"
+        if request.weigh and self._server.top:
+            return await self._weigh(request, self._server)
         if request.choices:
             return await self._choose(request, self._server)
         return await self._endpoint.complete(self._server, request.prompt, request.sampling, order=request.key)
@@ -73,6 +80,22 @@ class OpenAIEngine:
     async def close(self) -> None:
         """Close all connections. May follow a failed start; may be called twice."""
         await self._endpoint.close()
+
+    async def _weigh(self, request: Request, server: Server) -> Completion:
+        """The most probable of the choices, by what a free answer tells of its tokens.
+
+        Where none of the choices is among the tokens told of, their probabilities are 0 and it is the first. A chat's
+        lead is left to the model: few servers take the beginning of an answer.
+        """
+        lead = "" if isinstance(request.prompt, str) else request.lead
+        room = WEIGHED_TOKENS + (LEAD_TOKENS if lead else 0)
+        sampling = replace(request.sampling, max_tokens=room, temperature=0.0)
+        answer, positions = await self._endpoint.complete_with_positions(server, request.prompt, sampling, request.key)
+        if not positions:  # for once: as where it never tells
+            return await self._choose(request, server)
+        chances = weigh(positions, request.choices, lead)
+        text = most_probable(request.choices, chances)
+        return replace(answer, text=text, finish_reason="stop", probabilities=chances)
 
     async def _choose(self, request: Request, server: Server) -> Completion:
         """An answer that is one of the choices, constrained or asked for until it fits. Tokens of all asks add up."""

@@ -7,15 +7,13 @@ run when it lasts. A server that asks for patience slows the run: then nothing m
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import json
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,7 +24,9 @@ import httpx
 from pipeline.chat import THINKING_SWITCHES
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import ContentFault, InputError, RunStopped
-from pipeline.records import Completion, Prompt, Reason, RequestKey, Sampling, Stage
+from pipeline.records import Completion, Prompt, Reason, RequestKey, Sampling
+from pipeline.turns import FIRST, Turns
+from pipeline.weighing import Position, read_positions
 
 T = TypeVar("T")
 Note = Callable[..., None]
@@ -52,7 +52,8 @@ class Server:
     `context` in tokens where it says so (vLLM's does); `choices`: answers can be constrained to given choices;
     `extras`: it takes top_k, min_p and repetition_penalty; `usage`: it counts tokens (else they are 0 everywhere);
     `thinks`: it thinks before it answers, even to the smallest question; `thinking_off`: it did, until asked not to, as
-    every request now does; `limit`: its name for max_tokens.
+    every request now does; `limit`: its name for max_tokens; `top`: of how many tokens it tells the probability at each
+    position of an answer, 0 for none, None where nothing will be weighed and it was not asked.
     """
 
     url: str
@@ -64,13 +65,17 @@ class Server:
     thinks: bool
     thinking_off: bool = False
     limit: str = "max_tokens"
+    top: int | None = None
 
     def __str__(self) -> str:
         yes = {True: "yes", False: "no"}
         line = f"{self.url}: model {self.model}, context {self.context or 'unknown'}, constrained choices "
         line += f"{yes[self.choices]}, top_k, min_p and repetition_penalty {yes[self.extras]}, token counts "
         line += yes[self.usage] + (", thinks before it answers" if self.thinks else "")
-        return line + (", thinking turned off" if self.thinking_off else "")
+        line += ", thinking turned off" if self.thinking_off else ""
+        if self.top is None:
+            return line
+        return line + (f", token probabilities of the first {self.top}" if self.top else ", token probabilities no")
 
 
 class Trouble(Exception):
@@ -82,44 +87,6 @@ class Trouble(Exception):
     def __init__(self, kind: str, detail: str, wait_s: float = 0.0, *, patience: bool = False) -> None:
         super().__init__(kind, detail)
         self.kind, self.detail, self.wait_s, self.patience = kind, detail, wait_s, patience
-
-
-FIRST = RequestKey(-1, Stage.BOOTSTRAP)  # before all requests of a run
-
-
-class Turns:
-    """So many at once. Those that wait go by their key, so that early units come to rows before late ones begin."""
-
-    def __init__(self, many: int) -> None:
-        self._free = many
-        self._waiting: list[tuple[RequestKey, int, asyncio.Future[None]]] = []
-        self._serials = itertools.count()
-
-    @asynccontextmanager
-    async def turn(self, order: RequestKey) -> AsyncIterator[None]:
-        if self._free:
-            self._free -= 1
-        else:
-            mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (order, next(self._serials), mine))
-            try:
-                await mine
-            except asyncio.CancelledError:
-                if mine.done() and not mine.cancelled():  # it had come, and is not used
-                    self._next()
-                raise
-        try:
-            yield
-        finally:
-            self._next()
-
-    def _next(self) -> None:
-        while self._waiting:
-            waiting = heapq.heappop(self._waiting)[-1]
-            if not waiting.done():
-                waiting.set_result(None)
-                return
-        self._free += 1
 
 
 class Endpoint:
@@ -176,11 +143,35 @@ class Endpoint:
         order: RequestKey = FIRST,
     ) -> Completion:
         """One answer, asked for as this server takes it, in its turn. Raises what `ask` does."""
-        path = "/completions" if isinstance(prompt, str) else "/chat/completions"
-        return await self.ask("POST", path, self._body(server, prompt, sampling, choices), self._read_completion, order)
+        body = self._body(server, prompt, sampling, choices)
+        return await self.ask("POST", _path(prompt), body, self._read_completion, order)
 
-    def _body(self, server: Server, prompt: Prompt, sampling: Sampling, choices: tuple[str, ...]) -> dict[str, Any]:
-        """A request's body, every knob explicit: a server may have defaults from the model's files. No seed."""
+    async def complete_with_positions(
+        self, server: Server, prompt: Prompt, sampling: Sampling, order: RequestKey = FIRST
+    ) -> tuple[Completion, tuple[Position, ...]]:
+        """The same without a constraint, and the probabilities at its positions; none where the server gave none."""
+        top = server.top or 0
+        told = {"logprobs": top} if isinstance(prompt, str) else {"logprobs": True, "top_logprobs": top}
+        body = self._body(server, prompt, sampling, (), told)
+
+        def read(response: httpx.Response) -> tuple[Completion, tuple[Position, ...]]:
+            completion = self._read_completion(response)
+            return completion, read_positions(response.json()["choices"][0].get("logprobs"))
+
+        return await self.ask("POST", _path(prompt), body, read, order)
+
+    def _body(
+        self,
+        server: Server,
+        prompt: Prompt,
+        sampling: Sampling,
+        choices: tuple[str, ...],
+        told: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """A request's body, every knob explicit: a server may have defaults from the model's files. No seed.
+
+        `told` are the fields with which the probabilities of tokens are asked for.
+        """
         body: dict[str, Any] = {"model": self.settings.model}
         if isinstance(prompt, str):
             body["prompt"] = prompt
@@ -188,7 +179,7 @@ class Endpoint:
             body["messages"] = [{"role": message.role, "content": message.content} for message in prompt]
             variables = dict.fromkeys(THINKING_SWITCHES, False) if server.thinking_off else {}
             variables |= self.settings.chat_template_kwargs
-            if choices:  # an answer that is constrained does not begin with a thought
+            if choices or told:  # an answer that is constrained or weighed does not begin with a thought
                 variables |= {name: False for name in THINKING_SWITCHES if name in variables}
             body |= {"chat_template_kwargs": variables} if variables else {}
         body[server.limit] = sampling.max_tokens
@@ -197,7 +188,7 @@ class Endpoint:
         body |= {"stop": list(sampling.stop)} if sampling.stop else {}
         body |= extras_of(sampling) if server.extras else {}
         body |= {"structured_outputs": {"choice": list(choices)}} if choices else {}
-        return body | {"n": 1, "stream": False} | self._endpoint.extra_body
+        return body | (told or {}) | {"n": 1, "stream": False} | self._endpoint.extra_body
 
     async def ask(
         self,
@@ -322,8 +313,7 @@ class Endpoint:
         except (ValueError, LookupError, TypeError, AttributeError):
             raise Trouble("garbage", f"an answer that is no completion ({self.words(response)})") from None
         usage = body.get("usage")
-        counts = [usage.get(f"{kind}_tokens") if isinstance(usage, dict) else 0 for kind in ("prompt", "completion")]
-        return Completion(text, ended, *(count if type(count) is int else 0 for count in counts))
+        return Completion(text, ended, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
 
     def words(self, response: httpx.Response) -> str:
         """What a server says where it does not answer."""
@@ -339,6 +329,16 @@ class Endpoint:
         """One line of bounded length without the key, which some servers repeat."""
         text = " ".join((text.replace(self._key, "***") if self._key else text).split())
         return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _path(prompt: Prompt) -> str:
+    return "/completions" if isinstance(prompt, str) else "/chat/completions"
+
+
+def _count(usage: Any, name: str) -> int:
+    """A count of tokens; 0 where a server gives none."""
+    count = usage.get(name) if isinstance(usage, dict) else 0
+    return count if type(count) is int else 0
 
 
 def extras_of(sampling: Sampling) -> dict[str, float]:

@@ -23,16 +23,20 @@ Trial = tuple[str, Prompt, Sampling]
 PROBE, PROBE_CHOICES = "Name an animal.", ("vexillum", "ombrometer")  # no answer to it but by constraint
 PROBE_SAMPLING = Sampling(16, 0.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, ())
 PROBE_THOUGHT_TOKENS = 64  # enough to see a thought begin
+TOPS = (20, 5)  # of how many tokens the probabilities are asked for: most servers' most, and OpenAI's for texts
 LIMITS = ("max_tokens", "max_completion_tokens")  # the second is what OpenAI's newer models take in its place
 
 
-async def find_server(endpoint: Endpoint, trials: Sequence[Trial]) -> Server:
+async def find_server(endpoint: Endpoint, trials: Sequence[Trial], *, weighs: bool = False) -> Server:
     """Reach the server, find what it takes, turn its thinking off where it lets us, and try each of the prompts.
 
+    With `weighs` some request of the run will be weighed, so that the probabilities of tokens are looked for.
     Raises InputError and RunStopped as `OpenAIEngine.start` says.
     """
     context = await endpoint.ask("GET", "/models", None, lambda response: _read_models(endpoint, response))
     server = await _find_thinking(endpoint, await _find_fields(endpoint, context))
+    if weighs:
+        server = replace(server, top=await _find_top(endpoint, server))
     for name, _, sampling in trials:
         _check_sampling(server, name, sampling)
     for name, prompt, sampling in trials:
@@ -102,10 +106,27 @@ async def _find_thinking(endpoint: Endpoint, server: Server) -> Server:
         return replace(silent, choices=False)
 
 
+async def _find_top(endpoint: Endpoint, server: Server) -> int:
+    """Of how many tokens the server tells the probability; 0 where of fewer than five, or of a thought's alone."""
+    for top in () if server.thinks else TOPS:
+        try:
+            asked = replace(server, top=top)
+            _, positions = await endpoint.complete_with_positions(asked, _small(endpoint), PROBE_SAMPLING)
+        except ContentFault:
+            continue
+        return top if positions and len(positions[0].top) >= TOPS[-1] else 0
+    return 0
+
+
+def _small(endpoint: Endpoint) -> Prompt:
+    """The prompt of the small requests, in the style of the run."""
+    system = () if endpoint.settings.system is None else (Message("system", endpoint.settings.system),)
+    return (*system, Message("user", PROBE)) if _is_chat(endpoint) else PROBE
+
+
 async def _probe(endpoint: Endpoint, server: Server, *, constrained: bool) -> Completion:
     """The small request: to one of choices nobody would name, or free with room to see a thought begin."""
-    system = () if endpoint.settings.system is None else (Message("system", endpoint.settings.system),)
-    prompt: Prompt = (*system, Message("user", PROBE)) if _is_chat(endpoint) else PROBE
+    prompt = _small(endpoint)
     sampling = PROBE_SAMPLING if constrained else replace(PROBE_SAMPLING, max_tokens=PROBE_THOUGHT_TOKENS)
     return await endpoint.complete(server, prompt, sampling, PROBE_CHOICES if constrained else ())
 

@@ -10,6 +10,8 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.settings import Settings
 
+Style = Literal["chat", "completion"]
+
 # Fields of a request that are written for the server by other settings, and by which ones.
 _SAMPLING = "set it in the sampling of each stage, as in [bootstrap.sampling]"
 _OWN_FIELDS = {
@@ -92,7 +94,7 @@ class EngineSettings(Settings):
     """A model folder, a name on the Hugging Face hub, "shipped:embedded" (the demo's), or an endpoint's model."""
     revision: str | None = None
     """Branch, tag or commit of a model on the hub."""
-    style: Literal["chat", "completion"] | None = None
+    style: Style | None = None
     """`chat`: an instruct model, through its chat template. `completion`: a base model, the paper's way. Unless set:
     chat where the model has a chat template, and at an endpoint."""
     system: str | None = None

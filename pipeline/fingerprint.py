@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError
 from pipeline.filters import OwnFilter
 from pipeline.prompting import Template
 from pipeline.shards import SCHEMA_VERSION
 
-FINGERPRINT_VERSION = 3
+FINGERPRINT_VERSION = 4
 
 # vLLM options that change how fast rows come and not which: a run may go on with other values.
 CAPACITY_OPTIONS = frozenset(
@@ -25,17 +26,35 @@ CAPACITY_OPTIONS = frozenset(
 )
 
 
+# The tables of the method that change rows, by recipe.
+TABLES = {
+    "self-instruct": ("bootstrap", "filters", "novelty", "classification", "instances"),
+    "backtranslation": ("corpus", "augmentation", "curation", "novelty"),
+    "curate": ("curation",),
+}
+# Where the corpus is, and how much of it may be held at once: what it holds stands in its fingerprint.
+_NO_ROW = frozenset({"novelty.workers", "corpus.source", "corpus.revision"})
+
+
 def fingerprint_values(
     config: Config,
     *,
-    window: int,
-    seeds_sha256: str,
+    window: int | None,
+    seeds_sha256: str | None,
     templates: Sequence[Template],
     model: dict[str, Any],
     recipe_version: int,
     own_filters: Sequence[OwnFilter] = (),
+    judge: dict[str, Any] | None = None,
+    corpus: str | None = None,
+    imports: Sequence[dict[str, Any]] = (),
+    candidates: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Every value that changes rows, by its key in the configuration where it has one."""
+    """Every value that changes rows, by its key in the configuration where it has one.
+
+    `window` is None where the recipe does not sample the pool, `corpus` the fingerprint of its files, `imports` and
+    `candidates` what identifies other runs that this one reads.
+    """
     resolved = config.model_dump(mode="json")
     values: dict[str, Any] = {
         "fingerprint_version": FINGERPRINT_VERSION,
@@ -46,31 +65,44 @@ def fingerprint_values(
         "compat": config.compat,
         "window": window,
         "seeds": seeds_sha256,
-        "engine.kind": config.engine.kind,
-        "engine.model": {key: model[key] for key in ("name", "revision")},
-        "engine.style": config.engine.style,
+        "corpus": corpus,
+        "candidates": candidates,
     }
-    if config.engine.style == "chat":
-        values["engine.system"] = config.engine.system
-        values |= _flat(config.engine.chat_template_kwargs, "engine.chat_template_kwargs")
-    if config.engine.kind == "openai":
-        values |= _flat(config.engine.openai.extra_body, "engine.openai.extra_body")
+    if imports:
+        values |= {"pool.from": list(imports), "pool.sample_imported": config.pool.sample_imported}
+    values |= _engine_values(config.engine, model, "engine")
+    if config.judge is not None and judge is not None:
+        values |= _engine_values(config.judge, judge, "judge")
     if own_filters:
         values["filters.own"] = [_source_hash(each) for each in own_filters]
     values |= {f"prompts.{template.name}": template.hash for template in templates}
-    for table in ("bootstrap", "filters", "novelty", "classification", "instances"):
+    for table in TABLES[config.recipe]:
         values |= _flat(resolved[table], table)
-    del values["novelty.workers"]  # they change no row
     if config.engine.style != "chat":  # it writes no outputs apart
         values = {key: value for key, value in values.items() if not key.startswith("instances.output_sampling.")}
-    if config.engine.kind != "vllm":
+    return {key: value for key, value in values.items() if key not in _NO_ROW}
+
+
+def _engine_values(engine: EngineSettings, model: dict[str, Any], key: str) -> dict[str, Any]:
+    """What of an engine changes rows; `key` is its table's."""
+    values: dict[str, Any] = {
+        f"{key}.kind": engine.kind,
+        f"{key}.model": {name: model[name] for name in ("name", "revision")},
+        f"{key}.style": engine.style,
+    }
+    if engine.style == "chat":
+        values[f"{key}.system"] = engine.system
+        values |= _flat(engine.chat_template_kwargs, f"{key}.chat_template_kwargs")
+    if engine.kind == "openai":
+        values |= _flat(engine.openai.extra_body, f"{key}.openai.extra_body")
+    if engine.kind != "vllm":
         return values
-    options = {key: value for key, value in config.engine.vllm.items() if key not in CAPACITY_OPTIONS}
+    options = {name: value for name, value in engine.vllm.items() if name not in CAPACITY_OPTIONS}
     # Their files in place of where these are.
     options |= {
-        key: model[part] for key, part in (("lora_modules", "adapter"), ("tokenizer", "tokenizer")) if model[part]
+        name: model[part] for name, part in (("lora_modules", "adapter"), ("tokenizer", "tokenizer")) if model[part]
     }
-    return values | _flat(options, "engine.vllm")
+    return values | _flat(options, f"{key}.vllm")
 
 
 def _source_hash(own: OwnFilter) -> str:

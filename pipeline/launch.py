@@ -19,22 +19,24 @@ from pipeline.check import check_context, check_folder, longest_prompts
 from pipeline.config import Config
 from pipeline.driver import Driver, sums_close
 from pipeline.endpoint import OpenAIEngine
-from pipeline.engine import Engine
+from pipeline.engine import Engine, WriterAndJudge
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError, MillError, RunStopped
 from pipeline.filters import OwnFilter
 from pipeline.models import is_local
 from pipeline.novelty import NoveltyIndex
+from pipeline.plan import Plan
 from pipeline.pool import Pool
 from pipeline.progress import Progress, while_waiting
 from pipeline.report import summary
-from pipeline.runs import Plan, Run, open_planned, plan_for
+from pipeline.runs import Run, open_planned, plan_for
 from pipeline.scoring import Scorer
 
 # What would make a run go on that has ended, by the rule that ended it.
 GOES_ON = {
     "target": "a larger target (--set target=N)",
     "exhausted": "a lower bound (--set exhaustion.share=0)",
+    "no_more": "",
     "budget.tokens": "a larger budget (--set budget.tokens=N)",
     "budget.units": "a larger budget (--set budget.units=N)",
     "budget.hours": "a larger budget (--set budget.hours=N)",
@@ -78,7 +80,8 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
         elif opened.commits[-1].ending is None:  # a rule of this configuration ends a run that had stopped before
             opened.commit([], opened.state.counters, [], opened.ending, 0)
         else:
-            print(f"the run is complete; {GOES_ON[opened.ending.reason]} would go on with it")
+            mend = GOES_ON[opened.ending.reason]
+            print(f"the run is complete; {mend} would go on with it" if mend else "the run is complete")
     sums_close(opened.state.counters)
     print(summary(folder, {"run": opened.plan.run_name}, opened.commits[-1]))
 
@@ -88,17 +91,21 @@ async def _drive(opened: Run) -> None:
     config = opened.plan.config
     signals = _Signals()
     async with AsyncExitStack() as stack:
+        units = opened.units
+        stack.push_async_callback(opened.close_units)
         try:
+            if opened.segments is not None:  # a corpus that gives nothing is found before a model is loaded
+                await while_waiting(opened.segments(opened.state.counters.units), "reading the corpus", QUIET_S)
             engine = await start_engine(opened.plan, partial(_note, opened))
             stack.push_async_callback(engine.close)
             # After the engines: these have the choice of the machines.
             if config.resolved_novelty_workers:
                 await _start_workers(config, opened.state.pool, opened.event, stack)
         except asyncio.CancelledError:
-            raise signals.reason or RunStopped("cancelled while the engines were loading") from None
-        driver = Driver(config, opened.state, opened.plan.recipe, engine, opened.commit)
+            raise signals.reason or RunStopped("cancelled before the engines were loaded") from None
+        driver = Driver(config, opened.state, opened.plan.recipe, engine, opened.commit, units)
         signals.stop = driver.stop
-        progress = asyncio.create_task(Progress(driver, config.resolved_target).draw())
+        progress = asyncio.create_task(Progress(driver, config.resolved_target, units).draw())
         try:
             await driver.run()
         except MillError as error:
@@ -158,16 +165,20 @@ def engines_room(plan: Plan, *, novelty: bool = True, fresh: bool = True) -> Ite
     That is the cluster, joined and with room, and the endpoint. Where this process was in the cluster before, it stays
     in it. Raises InputError where there is no room, or the endpoint cannot serve this configuration.
     """
-    config = plan.config
-    kind, workers = config.engine.kind, config.resolved_novelty_workers if novelty else 0
+    workers = plan.config.resolved_novelty_workers if novelty else 0
     with ExitStack() as stack:
-        lines = []
-        if kind == "scripted":
-            lines.append("engines: scripted, in this process")
-        if kind == "openai":
-            lines.append(f"endpoint: {asyncio.run(_ask_endpoint(plan, fresh))}")
-        if kind == "vllm" or workers:
-            lines.append(f"cluster: {_join_cluster(config.engine if kind == 'vllm' else None, workers, stack)}")
+        lines, on_ray = [], False
+        for key, engine, _ in plan.engines:
+            who = "endpoint" if key == "engine" else "judge's endpoint"
+            if engine.kind == "scripted":
+                lines.append(f"{key}: scripted, in this process")
+            elif engine.kind == "openai":
+                lines.append(f"{who}: {asyncio.run(_ask_endpoint(plan, key, engine, fresh))}")
+            else:
+                on_ray = True
+        if on_ray or workers:
+            engines = [engine if engine.kind == "vllm" else None for _, engine, _ in plan.engines]
+            lines.append(f"cluster: {_join_cluster(engines, workers, stack)}")
         yield "\n".join(lines)
 
 
@@ -178,19 +189,22 @@ def novelty_scorer(tokenizer: str, floor: float, workers: int) -> Iterator[Score
     Raises InputError where Ray is not installed, the cluster is out of reach or has no room.
     """
     with ExitStack() as stack:
-        _join_cluster(None, workers, stack)
+        _join_cluster([], workers, stack)
         from actors import cluster
 
         yield cluster.novelty_pool(tokenizer, floor, workers)
 
 
-def _join_cluster(engine: EngineSettings | None, workers: int, stack: ExitStack) -> str:
+def _join_cluster(engines: Sequence[EngineSettings | None], workers: int, stack: ExitStack) -> str:
     """Join the cluster until `stack` ends, and say what it has. Raises InputError where it has no room."""
     try:
         from actors import cluster
     except ImportError as error:
-        if engine is not None:
-            what, mend = "engine.kind = 'vllm' needs", "leave the cluster out with `check --no-cluster`"
+        if any(engines):
+            what, mend = (
+                f"{'engine' if engines[0] else 'judge'}.kind = 'vllm' needs",
+                "leave the cluster out with `check --no-cluster`",
+            )
         else:
             what, mend = f"{workers} novelty worker(s) need", "ask for 0: this process then does without"
         raise InputError(
@@ -198,17 +212,17 @@ def _join_cluster(engine: EngineSettings | None, workers: int, stack: ExitStack)
         ) from None
     if cluster.connect():
         stack.callback(cluster.disconnect)
-    return str(cluster.require_room(engine, workers))
+    return str(cluster.require_room(engines, workers))
 
 
-async def _ask_endpoint(plan: Plan, fresh: bool) -> str:
+async def _ask_endpoint(plan: Plan, key: str, settings: EngineSettings, fresh: bool) -> str:
     """What an endpoint says of itself. Raises InputError where it cannot serve this configuration."""
-    engine = OpenAIEngine(plan.config.engine, fresh=fresh)
+    engine = OpenAIEngine(settings, fresh=fresh)
     try:
-        server = await engine.start(list(longest_prompts(plan)))
+        server = await engine.start(list(longest_prompts(plan, key)))
         if plan.config.budget.tokens is not None and not server.usage:
             raise InputError(
-                f"budget.tokens is set, and {plan.config.engine.openai.base_url} counts no tokens: leave it out, and "
+                f"budget.tokens is set, and {settings.openai.base_url} counts no tokens: leave it out, and "
                 "bound the run by target or budget.units"
             )
         return str(server)
@@ -217,17 +231,31 @@ async def _ask_endpoint(plan: Plan, fresh: bool) -> str:
 
 
 async def start_engine(plan: Plan, note: Callable[..., None] | None = None) -> Engine:
-    """The engine a configuration names, ready to be asked. `note` is told of engines that come and go."""
-    config = plan.config
-    if config.engine.kind == "scripted":
+    """The engines a configuration names, ready to be asked, as one. `note` is told of engines that come and go."""
+    started: list[Engine] = []
+    try:
+        for key, settings, model in plan.engines:
+            started.append(await _start_group(key, settings, model, note))
+    except BaseException:
+        for engine in started:
+            await engine.close()
+        raise
+    return started[0] if len(started) == 1 else WriterAndJudge(*started)
+
+
+async def _start_group(
+    key: str, settings: EngineSettings, model: dict[str, Any], note: Callable[..., None] | None
+) -> Engine:
+    """The engines of one table of the configuration."""
+    if settings.kind == "scripted":
         from pipeline.testing import ScriptedEngine
 
-        scripted = config.engine.scripted
+        scripted = settings.scripted
         return ScriptedEngine(
-            capacity=scripted.capacity * config.engine.count, delay_s=scripted.delay_s, call_log=scripted.call_log
+            capacity=scripted.capacity * settings.count, delay_s=scripted.delay_s, call_log=scripted.call_log
         )
-    if config.engine.kind == "openai":
-        endpoint = OpenAIEngine(config.engine, note, fresh=False)  # what is wrong with it was found before
+    if settings.kind == "openai":
+        endpoint = OpenAIEngine(settings, note, fresh=False)  # what is wrong with it was found before
         try:
             await endpoint.start()
         except BaseException:
@@ -237,9 +265,9 @@ async def start_engine(plan: Plan, note: Callable[..., None] | None = None) -> E
     from actors import cluster
 
     # The very revision that the plan was made with, whatever the hub holds by now.
-    revision = None if is_local(config.engine.model or "") else plan.model["revision"]
-    pool = cluster.engine_pool(config.engine.model_copy(update={"revision": revision}), note)
-    what = f"loading {config.engine.model} on {config.engine.count} engine(s)"
+    revision = None if is_local(settings.model or "") else model["revision"]
+    pool = cluster.engine_pool(settings.model_copy(update={"revision": revision}), note)
+    what = f"loading {settings.model} on {settings.count} {'engine' if key == 'engine' else 'judging engine'}(s)"
     try:
         await while_waiting(pool.start(), what)
     except BaseException:

@@ -6,13 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.adapters import lora_adapter
-from pipeline.engine_settings import EngineSettings
+from pipeline.engine_settings import EngineSettings, Style
 from pipeline.errors import InputError
-
-Style = Literal["chat", "completion"]
 
 
 def model_path(model: str) -> str:
@@ -55,8 +53,13 @@ def model_facts(engine: EngineSettings, before: dict[str, Any] | None = None) ->
     Raises InputError when a model folder does not exist or is not one.
     """
     if engine.kind != "vllm" or engine.model is None:  # of an endpoint's model no more is known than its name there
-        name = engine.model or engine.kind
-        return {"name": name, "asked": engine.revision, "revision": None, "files": {}, "licence": "unknown"}
+        return {
+            "name": model_name(engine),
+            "asked": engine.revision,
+            "revision": None,
+            "files": {},
+            "licence": "unknown",
+        }
     if is_local(engine.model):
         folder = Path(model_path(engine.model))
         if not folder.is_dir():
@@ -66,9 +69,22 @@ def model_facts(engine: EngineSettings, before: dict[str, Any] | None = None) ->
         files = model_digest(engine.model)
         card = folder / "README.md"
         licence = _stated_licence(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else "unknown"
-        name = engine.model if engine.model.startswith("shipped:") else folder.name
-        return {"name": name, "asked": None, "revision": _short_digest(files), "files": files, "licence": licence}
+        return {
+            "name": model_name(engine),
+            "asked": None,
+            "revision": _short_digest(files),
+            "files": files,
+            "licence": licence,
+        }
     return _hub_facts(engine.model, engine.revision, before)
+
+
+def model_name(engine: EngineSettings) -> str:
+    """What a model is called in rows: as configured, of a folder the last part alone."""
+    model = engine.model or engine.kind
+    if engine.kind != "vllm" or model.startswith("shipped:") or not is_local(model):
+        return model
+    return Path(model_path(model)).name
 
 
 def adapter_facts(engine: EngineSettings) -> dict[str, str] | None:

@@ -17,8 +17,8 @@ from pipeline.row_files import ending, read_pieces
 from pipeline.row_writer import require_new
 from pipeline.runs import is_running
 from pipeline.scoring import Scorer
-from pipeline.shards import write_file
 from pipeline.seeds import parse_seeds, read_seed_text
+from pipeline.shards import write_file
 
 FILLED = pa.schema([("instruction_id", pa.string()), ("nearest_id", pa.string()), ("nearest_score", pa.float64())])
 

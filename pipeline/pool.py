@@ -20,15 +20,20 @@ class Demonstration:
 
 
 class Pool:
-    """Seeds, then admitted instructions in admission order, and how many there were after each unit's gate.
+    """Seeds, then imports, then admitted instructions in order, and how many of these after each unit's gate.
 
     A snapshot of the pool is a length (of the admitted part): what is held never changes, it only grows. So a unit
     samples from the pool as it stood at a named unit whatever the timing, and a resume that adds the committed rows in
     order has the pool it had. Grows by about 1 KB per admitted instruction.
     """
 
-    def __init__(self, seeds: Sequence[Seed]) -> None:
+    def __init__(
+        self, seeds: Sequence[Seed], imported: Sequence[Demonstration] = (), *, sample_imported: bool = False
+    ) -> None:
+        """`imported` are instructions of other runs: held for novelty, and drawn only with `sample_imported`."""
         self._seeds = [Demonstration(seed.id, seed.instruction, False) for seed in seeds]
+        self._imported = list(imported)
+        self._drawn = self._imported if sample_imported else []
         self._admitted: list[Demonstration] = []
         self._lengths: list[int] = []
         self._scorer: Scorer | None = None
@@ -44,13 +49,16 @@ class Pool:
         return len(self._lengths)
 
     def __len__(self) -> int:
-        """Seeds and admitted instructions: their positions, as scorers count them."""
-        return len(self._seeds) + len(self._admitted)
+        """Seeds, imports and admitted instructions: their positions, as scorers count them."""
+        return len(self._seeds) + len(self._imported) + len(self._admitted)
 
     def id_at(self, position: int) -> str:
-        """The id of what is held at a position: the seeds first, then what was admitted, in order."""
-        machine = position - len(self._seeds)
-        return self._admitted[machine].id if machine >= 0 else self._seeds[position].id
+        """The id of what is held at a position: the seeds first, then imports, then what was admitted, in order."""
+        for held in (self._seeds, self._imported):
+            if position < len(held):
+                return held[position].id
+            position -= len(held)
+        return self._admitted[position].id
 
     @property
     def scored(self) -> bool:
@@ -60,7 +68,7 @@ class Pool:
     def score_with(self, scorer: Scorer) -> None:
         """Have `scorer` hold what is held, and whatever is admitted from now on."""
         self._scorer = scorer
-        scorer.extend(each.instruction for each in (*self._seeds, *self._admitted))
+        scorer.extend(each.instruction for each in (*self._seeds, *self._imported, *self._admitted))
 
     async def nearest(self, texts: Sequence[str]) -> list[Found]:
         """The nearest instruction held to each text, by position: seeds before admitted ones on a tie."""
@@ -82,11 +90,14 @@ class Pool:
         return self._lengths[unit] if unit >= 0 else 0
 
     def sample(self, length: int, size: int, machine_made: int, rng: random.Random) -> list[Demonstration]:
-        """`size` demonstrations, shuffled: up to `machine_made` of the first `length` admitted, the rest seeds.
+        """`size` demonstrations, shuffled: up to `machine_made` of the imports that are drawn and of the first `length`
+        admitted, the rest seeds.
 
         Both are drawn uniformly without replacement (paper, section 2.2: 6 seeds and 2 machine-made of 8).
         """
-        machine = [self._admitted[place] for place in rng.sample(range(length), min(machine_made, length))]
+        imports = len(self._drawn)
+        places = rng.sample(range(imports + length), min(machine_made, imports + length))
+        machine = [self._drawn[place] if place < imports else self._admitted[place - imports] for place in places]
         chosen = machine + rng.sample(self._seeds, size - len(machine))
         rng.shuffle(chosen)
         return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,11 +11,16 @@ from pipeline.counters import Counters
 from pipeline.driver import Driver, State
 from pipeline.engine import Engine
 from pipeline.errors import ContentFault
+from pipeline.other_runs import PairsAgain
+from pipeline.plan import Plan
 from pipeline.pool import Pool
-from pipeline.records import Completion, Request, UnitResult
+from pipeline.records import Completion, Request, Segment, UnitResult
 from pipeline.report import clock
-from pipeline.runs import Plan
+from pipeline.segments import SegmentReader
 from pipeline.stops import Ending, Stops
+from pipeline.unit import Units
+
+PER = 1000  # admitted instructions that a forecast without a target is for
 
 
 @dataclass
@@ -57,7 +63,8 @@ async def preview_units(plan: Plan, engine: Engine, count: int, show: Callable[[
     config = plan.config.model_copy(
         update={"budget": BudgetSettings(units=count), "target": count * 1000, "shards": ShardSettings(rows=1)}
     )
-    pool = Pool(plan.seeds)
+    imported = [instruction for run in plan.imports for instruction in run.instructions()]
+    pool = Pool(plan.seeds, imported, sample_imported=config.pool.sample_imported)
     state = State(pool, Counters(), Stops(config, plan.window), plan.run_name, plan.window)
     recorder = _Recorder(engine)
 
@@ -67,19 +74,39 @@ async def preview_units(plan: Plan, engine: Engine, count: int, show: Callable[[
             unit.result = result
             show(unit)
 
-    await Driver(config, state, plan.recipe, recorder, keep).run()
+    await Driver(config, state, plan.recipe, recorder, keep, first_units(plan)).run()
     return state.counters
+
+
+def first_units(plan: Plan) -> Units | None:
+    """What the units of a plan are about, with nothing written; None where a recipe finds that itself."""
+    if plan.candidates is not None:
+        return PairsAgain(plan.candidates, 0)
+    return None if plan.corpus is None else _FirstSegments(SegmentReader(plan.corpus, plan.config.corpus))
+
+
+class _FirstSegments:
+    """The kept segments of a corpus, as they are read."""
+
+    total = None
+
+    def __init__(self, reader: SegmentReader) -> None:
+        self._kept = (found.segment for found in reader.read() if found.segment is not None)
+
+    async def __call__(self, unit: int) -> Segment | None:
+        return await asyncio.to_thread(next, self._kept, None)
 
 
 def forecast(counters: Counters, target: int | None, engines: int) -> Iterator[str]:
     """What the target will take at the rates of some units: lines for a person."""
-    yield f"forecast to the target of {target:,} instructions, from {counters.units} units:"
+    goal = f"the target of {target:,} instructions" if target else f"{PER:,} admitted instructions"
+    yield f"forecast to {goal}, from {counters.units} units:"
     if not counters.admitted:
         yield "  none: nothing was admitted"
         return
     calls, admitted = counters.calls.total(), counters.admitted
     prompt, generated = counters.prompt_tokens.total(), counters.completion_tokens.total()
-    times = target / admitted
+    times = (target or PER) / admitted
     yield (
         f"  per admitted instruction  {calls / admitted:.1f} calls, {prompt / admitted:,.0f} prompt and "
         f"{generated / admitted:,.0f} generated tokens, {counters.examples / admitted:.2f} rows"

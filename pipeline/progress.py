@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pipeline.driver import Driver
 from pipeline.report import clock
+from pipeline.unit import Units
 
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
@@ -43,11 +44,14 @@ async def while_waiting(work: Awaitable[T], what: str, quiet_s: float = 0.0) -> 
 class Progress:
     """Draws one line about a driver until it is cancelled. Writes to stderr, so that stdout holds results only."""
 
-    def __init__(self, driver: Driver, target: int) -> None:
+    def __init__(self, driver: Driver, target: int | None, units: Units | None = None) -> None:
+        """`units` are the driver's, where it is given any: how many there are is then known or guessed."""
         self._driver = driver
         self._target = target
+        self._units = units
         self._began = time.monotonic()
         self._admitted_before = driver.state.pool.admitted
+        self._units_before = driver.state.counters.units
 
     async def draw(self) -> None:
         """Until cancelled; the last state is drawn then."""
@@ -61,20 +65,32 @@ class Progress:
                 sys.stderr.write("\n")
 
     def line(self) -> str:
-        """Units, admitted, reasons, tokens/s and the time left at the rate so far."""
+        """Units, admitted or rows, reasons, tokens/s and the time left at the rate so far."""
         driver, counters = self._driver, self._driver.state.counters
         elapsed = max(time.monotonic() - self._began, 1e-9)
-        admitted = driver.state.pool.admitted
-        rate = (admitted - self._admitted_before) / elapsed
-        left = max(self._target - admitted, 0)
-        eta = clock(left / rate) if rate and left else "-" if left else "0:00:00"
-        reasons = ", ".join(f"{reason} {count}" for reason, count in counters.refused_candidates.most_common(3))
-        tokens = driver.generated_tokens / elapsed
+        admitted, total = driver.state.pool.admitted, self._units.total if self._units else None
+        of = f"/{'' if total[1] else '~'}{total[0]}" if total else ""
+        goal = "" if self._target is None else f"/{self._target}"
+        refused = counters.refused_candidates if counters.candidates else counters.refused_instances
+        reasons = ", ".join(f"{reason} {count}" for reason, count in refused.most_common(3))
         return (
-            f"{clock(elapsed)}  units {counters.units} (+{driver.open_units} open)  admitted {admitted}/{self._target}"
-            f"  rows {counters.examples}  refused {counters.refused_candidates.total()}"
-            f"{f' ({reasons})' if reasons else ''}  {tokens:,.0f} tok/s  ETA {eta}"
+            f"{clock(elapsed)}  units {counters.units}{of} (+{driver.open_units} open)  admitted {admitted}{goal}"
+            f"  rows {counters.examples}  refused {refused.total()}{f' ({reasons})' if reasons else ''}"
+            f"  {driver.generated_tokens / elapsed:,.0f} tok/s  ETA {self._eta(elapsed, admitted, total)}"
         )
+
+    def _eta(self, elapsed: float, admitted: int, total: tuple[int, bool] | None) -> str:
+        """Until the target or the last unit, whichever comes first at the rates so far."""
+        left: list[float] = []
+        for goal, now, before in (
+            (self._target, admitted, self._admitted_before),
+            (total[0] if total else None, self._driver.state.counters.units, self._units_before),
+        ):
+            if goal is not None and now >= goal:
+                left.append(0.0)
+            elif goal is not None and now > before:
+                left.append((goal - now) * elapsed / (now - before))
+        return clock(min(left)) if left else "-"
 
 
 def write_line(line: str) -> None:

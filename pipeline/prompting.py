@@ -1,8 +1,8 @@
 """Prompts: text files with declared variables, and the Python that fills the variables.
 
-A template holds no logic. It has `$name` variables, fixed per prompt by VARIABLES; lists and demonstrations are built
-here and passed in as one variable. The last newline of a file is not part of the prompt, so that a prompt can end where
-the model is to go on ("9.", "Class label:").
+A template holds no logic. It has `$name` variables: those that VARIABLES fixes for each prompt, and some that it may do
+without. Lists and demonstrations are built here and passed in as one variable. The last newline of a file is not part
+of the prompt, so that a prompt can end where the model is to go on ("9.", "Class label:").
 """
 
 from __future__ import annotations
@@ -24,9 +24,20 @@ VARIABLES: dict[str, frozenset[str]] = {
     "classification": frozenset({"demonstrations", "instruction"}),
     "instance_input_first": frozenset({"demonstrations", "instruction"}),
     "instance_output_first": frozenset({"demonstrations", "instruction"}),
+    "augmentation": frozenset({"text"}),
+    "backward": frozenset({"text"}),
+    "curation": frozenset({"instruction", "output"}),
+    "curation_rationale": frozenset({"instruction", "output"}),
 }
 
-# What chat prompts may hold beside them: how many instances are kept of one instruction.
+# What prompts of either style may hold beside them. `fence` is the line that keeps a text apart from the prompt.
+OPTIONAL_VARIABLES: dict[str, frozenset[str]] = {
+    "augmentation": frozenset({"demonstrations", "fence"}),
+    "curation": frozenset({"fence"}),
+    "curation_rationale": frozenset({"fence"}),
+}
+
+# What chat prompts alone may hold: how many instances are kept of one instruction.
 CHAT_VARIABLES: dict[str, frozenset[str]] = {
     "instance_input_first": frozenset({"limit"}),
     "instance_output_first": frozenset({"limit"}),
@@ -35,6 +46,11 @@ CHAT_VARIABLES: dict[str, frozenset[str]] = {
 # Where an instance prompt may end, for the model to go on; the parser reads the answer together with this lead.
 EXAMPLE_LEAD = "Example 1"
 LABEL_LEAD = "Class label:"
+
+# What the judge's digit comes after, at the end of a completion-style prompt or the beginning of a chat's answer.
+SCORE_LEAD = "Score:"
+
+_SHORTEST_FENCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +64,22 @@ class Template:
     def render(self, **variables: str) -> str:
         return string.Template(self.text).substitute(variables)
 
+    @property
+    def variables(self) -> frozenset[str]:
+        """The variables that the file uses."""
+        return frozenset(string.Template(self.text).get_identifiers())
+
+    @property
+    def own_texts(self) -> tuple[str, ...]:
+        """What the file itself says, between its variables."""
+        return tuple(re.split(r"\$(?:\w+|\{\w+\})", self.text.replace("$$", " ")))
+
 
 def load_template(name: str, path: str | None = None, style: str = "completion") -> Template:
     """Read the shipped prompt `name` of a style, or the file at `path` in its place ("shipped:demo/bootstrap.txt").
 
-    Raises InputError when the file is missing or its variables are not exactly those the prompt declares.
+    Raises InputError when the file is missing, when it lacks a variable the prompt declares or uses one that it does
+    not, and when a judge's prompt in completion style does not end where the score is to follow.
     """
     where = f"prompt {name!r}"
     if path is None:
@@ -64,11 +91,15 @@ def load_template(name: str, path: str | None = None, style: str = "completion")
     if not template.is_valid():
         raise InputError(f"{where}: a `$` is not followed by a variable name; write `$$` for a plain dollar sign")
     found, declared = set(template.get_identifiers()), VARIABLES[name]
-    allowed = declared | (CHAT_VARIABLES.get(name, frozenset()) if style == "chat" else frozenset())
+    allowed = declared | OPTIONAL_VARIABLES.get(name, frozenset())
+    if style == "chat":
+        allowed |= CHAT_VARIABLES.get(name, frozenset())
     for missing in sorted(declared - found):
         raise InputError(f"{where}: the template has no `${missing}`; it needs {_dollars(declared)}")
     for unknown in sorted(found - allowed):
         raise InputError(f"{where}: unknown variable `${unknown}`; it may use {_dollars(allowed)}")
+    if name == "curation" and style != "chat" and not template.template.endswith(SCORE_LEAD):
+        raise InputError(f"{where}: the template must end in {SCORE_LEAD!r}, where the judge goes on with a digit")
     return Template(name, template.template, hashlib.sha256(template.template.encode()).hexdigest()[:16])
 
 
@@ -150,3 +181,30 @@ def output_first_demonstrations(seeds: Iterable[Seed], instances: int) -> str:
                 lines.append(instance.input)
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def fence(*texts: str) -> str:
+    """A line of "=" signs, longer than any run of them in these texts: none of them can close a fence made of it."""
+    longest = max((len(run) for text in texts for run in re.findall("=+", text)), default=0)
+    return "=" * max(_SHORTEST_FENCE, longest + 1)
+
+
+def fenced(text: str) -> str:
+    """A text between two fence lines, as the prompts show what is data and not a part of them."""
+    return f"{fence(text)}\n{text}\n{fence(text)}"
+
+
+def whole_answer(seed: Seed, characters: int) -> str | None:
+    """The first output of a seed that answers its instruction without an input and has at least so many characters."""
+    return next((one.output for one in seed.instances if not one.input and len(one.output) >= characters), None)
+
+
+def reversed_demonstrations(seeds: Iterable[Seed], characters: int) -> str:
+    """One block per seed that has a whole answer of at least so many characters: the answer, then its instruction.
+
+    Each block ends in a blank line, so that a prompt without demonstrations has no gap where they would be.
+    """
+    pairs = ((whole_answer(seed, characters), demonstration_text(seed.instruction)) for seed in seeds)
+    return "".join(
+        f"Text:\n{fenced(text)}\nInstruction: {instruction}\n\n" for text, instruction in pairs if text is not None
+    )

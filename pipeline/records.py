@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Stage(StrEnum):
@@ -23,6 +24,7 @@ class Stage(StrEnum):
     INSTANCES = "instances"
     OUTPUT = "output"  # chat style: the answer to one instruction with its input
     AUGMENTATION = "augmentation"  # backtranslation: the instruction for a text
+    RATIONALE = "rationale"  # backtranslation: the judge's reason, where it is asked for one before the score
     CURATION = "curation"  # backtranslation: the score of a pair
 
 
@@ -93,8 +95,9 @@ class Unfit(StrEnum):
 class Segment:
     """A piece of unlabelled text, to become the output of a pair.
 
-    `id` says where in the corpus it is ("guide.md#3", "pages.jsonl#17"), `origin` where it is from in words (its headers
-    from the top, or the row's own address). `header` is None in a corpus without headers; it is not part of `text`.
+    `id` says where in the corpus it is ("guide.md#3", "pages.jsonl#17"), `origin` where it is from in words (its
+    headers from the top, or the row's own address). `header` is None in a corpus without headers; it is not part of
+    `text`.
     """
 
     id: str
@@ -250,6 +253,22 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """A pair of a finished run, with what it holds beside them, to be scored again.
+
+    `fields` are the columns of its row that a new score does not change, by name. `kept_out` is the reason it stays
+    refused for whatever its score: near another pair, which was kept.
+    """
+
+    id: str
+    instruction: str
+    output: str
+    scores: tuple[Score, ...]
+    fields: dict[str, Any]
+    kept_out: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Admitted:
     """One row of `pool/`: an instruction that demonstrations may be drawn from."""
 
@@ -272,7 +291,7 @@ class Example:
     input: str
     output: str
     unit: int
-    is_classification: bool
+    is_classification: bool | None
     parents: tuple[str, ...]
     nearest_id: str | None
     nearest_score: float | None
@@ -280,6 +299,13 @@ class Example:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    score: int | None = None
+    score_expected: float | None = None
+    score_mass: float | None = None
+    scores: tuple[Score, ...] = ()
+    source: Source | None = None
+    recipe: str | None = None  # None: the run's own
+    model: str | None = None  # None: the run's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +334,13 @@ class Reject:
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    score: int | None = None
+    score_expected: float | None = None
+    score_mass: float | None = None
+    scores: tuple[Score, ...] = ()
+    source: Source | None = None
+    recipe: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline.counters import Counters
 from pipeline.errors import InputError
-from pipeline.runs import is_running, read_events, read_manifest
-from pipeline.shards import Commit, read_commits, read_table
+from pipeline.runs import is_running, read_events
+from pipeline.segment_store import tally_of
+from pipeline.shards import Commit, read_commits, read_manifest, read_table
 
 
 def summary(folder: Path, manifest: Mapping[str, Any], commit: Commit) -> str:
@@ -21,29 +23,46 @@ def summary(folder: Path, manifest: Mapping[str, Any], commit: Commit) -> str:
         lines.append(f"  finished: {commit.ending['detail']}")
     else:
         lines.append(f"  {'running' if is_running(folder) else 'stopped'}: run the same command to go on")
-    lines += [f"  {line}" for line in count_lines(counters)]
+    lines += [f"  {line}" for line in (*corpus_lines(folder), *count_lines(counters))]
     if commit.ending and commit.ending["overshoot_tokens"]:
         lines.append(f"  {'overshoot':<14}{commit.ending['overshoot_tokens']:>10,} tokens spent on units past the end")
     return "\n".join(lines)
 
 
+def corpus_lines(folder: Path) -> list[str]:
+    """What a run has read of its corpus, and why pieces of it are no segments; nothing for a run without one."""
+    tally = tally_of(folder)
+    if tally is None:
+        return []
+    sign = "=" if tally.pieces == tally.kept + tally.refused.total() else "IS NOT"
+    parts = f"{tally.kept:,} segments + {tally.refused.total():,} refused"
+    return [f"{'pieces':<14}{tally.pieces:>10,} {sign} {parts}{_reasons(tally.refused)}"]
+
+
 def count_lines(counters: Counters) -> list[str]:
-    """Units, the three sums with their reasons, tokens by stage and rates."""
+    """Units, the three sums with their reasons, scores, tokens by stage and rates. Sums of nothing are left out."""
     failed = f", {counters.failed_units} failed{_reasons(counters.failure_reasons)}" if counters.failed_units else ""
     lines = [f"{'units':<14}{counters.units:>10,}{failed}"]
     reasons = [counters.refused_candidates, counters.closing_reasons, counters.refused_instances]
     for (what, left, parts, right), why in zip(counters.sums(), reasons, strict=True):
         sign = "=" if left == right else "IS NOT"
-        lines.append(f"{what:<14}{left:>10,} {sign} {parts}{_reasons(why)}")
-    share = counters.machine_made / counters.demonstrations if counters.demonstrations else 0.0
-    lines.append(f"{'demonstrations':<14}{counters.demonstrations:>10,}, {share:.0%} machine-made")
+        if left or right or counters.candidates or not counters.units:
+            lines.append(f"{what:<14}{left:>10,} {sign} {parts}{_reasons(why)}")
+    if counters.demonstrations:
+        share = counters.machine_made / counters.demonstrations
+        lines.append(f"{'demonstrations':<14}{counters.demonstrations:>10,}, {share:.0%} machine-made")
+    if counters.scores:
+        each = ", ".join(f"{counters.scores[str(score)]:,} of {score}" for score in range(1, 6))
+        lines.append(f"{'scores':<14}{counters.scores.total():>10,}: {each}")
     for stage, calls in sorted(counters.calls.items()):
         prompt, completion = counters.prompt_tokens[stage], counters.completion_tokens[stage]
         lines.append(f"{stage:<14}{calls:>10,} calls, {prompt:,} prompt and {completion:,} completion tokens")
     if counters.seconds:
-        rate, tokens = counters.admitted / counters.seconds, counters.completion_tokens.total() / counters.seconds
+        tokens = counters.completion_tokens.total() / counters.seconds
+        what, made = ("admitted", counters.admitted) if counters.candidates else ("pairs", counters.instances)
         lines.append(
-            f"{'time':<14}{clock(counters.seconds):>10}, {rate:.2f} admitted/s, {tokens:,.0f} tokens/s generated"
+            f"{'time':<14}{clock(counters.seconds):>10}, {made / counters.seconds:.2f} {what}/s, "
+            f"{tokens:,.0f} tokens/s generated"
         )
     return lines
 
@@ -56,7 +75,8 @@ def status(folder: Path) -> dict[str, Any]:
     rate = counters.admitted / counters.seconds if counters.seconds else 0.0
     starts = [event for event in read_events(folder) if event["event"] == "start"]
     target = starts[-1]["target"]  # the manifest has that of the first attempt
-    left = max(target - counters.admitted, 0)
+    left = max((target or 0) - counters.admitted, 0)
+    tally = tally_of(folder)
     return {
         "run": manifest["run"],
         "folder": str(folder),
@@ -67,6 +87,7 @@ def status(folder: Path) -> dict[str, Any]:
         "attempts": len(starts),
         "window": manifest["window"],
         "model": manifest["model"]["name"],
+        "corpus": asdict(tally) if tally else None,
         "counts": {**counters.to_json(), "refused": counters.refused_candidates.total()},
         "admitted_per_s": round(rate, 3),
         "generated_tokens_per_s": round(counters.completion_tokens.total() / counters.seconds, 1)
@@ -86,8 +107,10 @@ def status_text(facts: Mapping[str, Any]) -> str:
     if facts["ending"]:
         lines.append(f"  {facts['ending']['detail']}")
     eta = f", about {clock(facts['eta_s'])} left" if facts["eta_s"] else ""
-    lines.append(f"  {'target':<14}{facts['target']:>10,}, {counters.admitted:,} admitted{eta}")
-    return "\n".join([*lines, *(f"  {line}" for line in count_lines(counters))])
+    if facts["target"] is not None:
+        lines.append(f"  {'target':<14}{facts['target']:>10,}, {counters.admitted:,} admitted{eta}")
+    counts = (*corpus_lines(Path(facts["folder"])), *count_lines(counters))
+    return "\n".join([*lines, *(f"  {line}" for line in counts)])
 
 
 def open_folder(folder: Path) -> tuple[dict[str, Any], list[Commit]]:
@@ -128,6 +151,11 @@ def row_lines(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "text", row["text"]
     if row.get("nearest_id"):
         yield "nearest", f"{row['nearest_id']} at ROUGE-L {row['nearest_score']:.3f}"
+    if row.get("score") is not None:
+        weighed = f", expected {row['score_expected']:.2f}" if row.get("score_expected") is not None else ""
+        yield "score", f"{row['score']}{weighed}"
+    if row.get("source"):
+        yield "source", f"{row['source']['id']}  ({row['source']['origin']})"
     if row.get("parents"):
         yield "parents", ", ".join(row["parents"])
 

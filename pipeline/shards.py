@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, RunStopped
+from pipeline.records import Score, Source
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+MANIFEST_VERSION = 1
 
 
 def _list(kind: pa.DataType) -> pa.ListType:
     return pa.list_(pa.field("element", kind))  # the name Parquet gives back, so that schemas compare equal
 
 
-_SCORE = pa.struct([("judge", pa.string()), ("round", pa.int32()), ("score", pa.int32()), ("expected", pa.float64())])
+_SCORE = pa.struct(
+    [
+        ("judge", pa.string()),
+        ("round", pa.int32()),
+        ("score", pa.int32()),
+        ("expected", pa.float64()),
+        ("mass", pa.float64()),
+    ]
+)
 _SOURCE = pa.struct([("id", pa.string()), ("origin", pa.string())])
 _DATA: list[tuple[str, pa.DataType]] = [
     ("id", pa.string()),
@@ -62,6 +72,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         [*_DATA, *((name, pa.string()) for name in ("stage", "reason", "detail", "text"))], metadata=_FOOTER
     ),
 }
+SCHEMAS["segments"] = pa.schema([(name, pa.string()) for name in ("id", "origin", "header", "text")], metadata=_FOOTER)
 _FILE_PREFIX = {"data": "train", "pool": "pool", "rejected": "rejected"}
 
 
@@ -102,17 +113,42 @@ class Commit:
 
 
 def to_table(kind: str, rows: Sequence[object], constants: Mapping[str, Any]) -> pa.Table:
-    """Records as a table of `SCHEMAS[kind]`; columns a record does not have come from `constants`, else are null."""
+    """Records as a table of `SCHEMAS[kind]`; what a record does not have comes from `constants`, else is null."""
     schema = SCHEMAS[kind]
     columns = []
     for name in schema.names:
-        values = [getattr(row, name, constants.get(name)) for row in rows]
+        values = [_plain(getattr(row, name, None), constants.get(name)) for row in rows]
         columns.append(pa.array(values, type=schema.field(name).type))
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def read_table(path: Path, kind: str) -> pa.Table:
-    """A shard as a table. Raises InputError when it cannot be read, or (showing both) is of another schema."""
+def encode(kind: str, rows: Sequence[object], constants: Mapping[str, Any]) -> bytes:
+    """Records as a Parquet file; without rows it has the schema and no row group."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, SCHEMAS[kind], compression="zstd", write_page_index=True) as writer:
+        if rows:
+            writer.write_table(to_table(kind, rows, constants), row_group_size=10_000)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _plain(value: Any, otherwise: Any) -> Any:
+    """A value as Arrow takes it: records inside a record as dictionaries."""
+    match value:
+        case None:
+            return otherwise
+        case Source():
+            return asdict(value)
+        case tuple() if value and isinstance(value[0], Score):
+            return [asdict(each) for each in value]
+    return value
+
+
+def read_table(path: Path, kind: str, columns: list[str] | None = None) -> pa.Table:
+    """A shard as a table, whole or some of its columns.
+
+    Raises InputError when it cannot be read, or (showing both) is of another schema.
+    """
     try:
         found = pq.read_schema(path)
     except (OSError, pa.ArrowInvalid) as error:
@@ -121,7 +157,7 @@ def read_table(path: Path, kind: str) -> pa.Table:
         ) from None
     if not found.equals(SCHEMAS[kind], check_metadata=True):
         raise InputError(f"{path}: its schema is not this version's.\nfound:\n{found}\nexpected:\n{SCHEMAS[kind]}")
-    return pq.read_table(path, partitioning=None)
+    return pq.read_table(path, columns=columns, partitioning=None)
 
 
 class Shards:
@@ -158,13 +194,23 @@ class Shards:
     def _write_file(self, kind: str, number: int, rows: Sequence[object]) -> ShardFile:
         suffix = f"-a{self.attempt}" if self.attempt > 1 else ""
         name = f"{kind}/{_FILE_PREFIX[kind]}-{number:06d}{suffix}.parquet"
-        sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(sink, SCHEMAS[kind], compression="zstd", write_page_index=True) as writer:
-            if rows:
-                writer.write_table(to_table(kind, rows, self._constants), row_group_size=10_000)
-        content = sink.getvalue().to_pybytes()
+        content = encode(kind, rows, self._constants)
         write_file(self.folder / name, content)
         return ShardFile(name, len(rows), hashlib.sha256(content).hexdigest())
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a run folder; None where there is none. Raises InputError when it cannot be read."""
+    path = folder / ".run" / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); the run folder is damaged") from None
+    if manifest["version"] != MANIFEST_VERSION:
+        raise InputError(f"{path}: written by another version of InstructMill; use that one, or another folder")
+    return manifest
 
 
 def read_commits(folder: Path) -> list[Commit]:
@@ -181,15 +227,15 @@ def read_commits(folder: Path) -> list[Commit]:
     return commits
 
 
-def remove_strangers(folder: Path, commits: Iterable[Commit]) -> list[str]:
-    """Remove shard files that no record names, and temporary files; returns their paths in the folder."""
-    named = {file.path for commit in commits for file in commit.files}
+def remove_strangers(folder: Path, named: Iterable[str]) -> list[str]:
+    """Remove shard files but those `named` by a record, and temporary files; returns their paths in the folder."""
+    named = set(named)
     removed = []
-    for kind in [*SCHEMAS, ".run/commits"]:
-        for file in sorted((folder / kind).glob("*")):
+    for place in [*_FILE_PREFIX, ".run/commits", ".run/segments"]:
+        for file in sorted((folder / place).glob("*")):
             path = file.relative_to(folder).as_posix()
-            stranger = path not in named if kind in SCHEMAS else file.name.startswith(".")
-            if stranger and (file.suffix == ".parquet" or file.name.startswith(".tmp-")):
+            stranger = file.suffix == ".parquet" and path not in named
+            if stranger or file.name.startswith(".tmp-"):
                 file.unlink()
                 removed.append(path)
     return removed

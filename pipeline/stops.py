@@ -16,10 +16,13 @@ from pipeline.records import Reason, Reject
 
 HOPELESS_UNITS = 20
 HOPELESS_INSTRUCTIONS = 50
+HOPELESS_CANDIDATES = 100
 MENDS = {
     Reason.THOUGHT_UNCLOSED: "raise max_tokens, or turn thinking off in engine.chat_template_kwargs",
     Reason.NO_INSTRUCTION_PARSED: "look at the replies with `inspect --rejected`: engine.style may not suit the model",
     Reason.RESPONSE_TRUNCATED: "raise bootstrap.sampling.max_tokens",
+    Reason.NOT_A_SCORE: "this model does not answer with a score: name another in [judge], look at the prompt with "
+    "`preview`, or believe it all the same with curation.min_mass = 0",
 }
 
 
@@ -28,6 +31,7 @@ class Ended(StrEnum):
 
     TARGET = "target"
     EXHAUSTED = "exhausted"
+    NO_MORE = "no_more"
     TOKENS = "budget.tokens"
     UNITS = "budget.units"
     HOURS = "budget.hours"
@@ -43,12 +47,18 @@ class Ending:
 
 
 def hopeless(counters: Counters, failure: Reject) -> str | None:
-    """A sentence when every unit so far has failed, or nothing admitted came to a row, and there were enough of them to
-    be sure; `failure` is the last reject."""
+    """A sentence when every unit so far has failed, every candidate was refused for the same reason, or nothing
+    admitted came to a row, and there were enough of them to be sure; `failure` is the last reject.
+
+    A low score is no such reason: a strict judge may pass one pair in a thousand.
+    """
+    refused = counters.refused_candidates[failure.reason]
     if counters.failed_units == counters.units >= HOPELESS_UNITS and failure.reason is not Reason.ENGINE_KILLED:
         what = f"all of the first {counters.units} units failed"
     elif counters.closed_without_rows == counters.admitted >= HOPELESS_INSTRUCTIONS:
         what = f"none of the first {counters.admitted} instructions came to a row"
+    elif refused == counters.candidates >= HOPELESS_CANDIDATES and failure.reason is not Reason.LOW_SCORE:
+        what = f"all of the first {refused} candidates were refused"
     else:
         return None
     detail = f": {failure.detail}" if failure.detail else ""
@@ -89,6 +99,11 @@ class Stops:
                 f"admitted, under the bound of {exhaustion.share:.1%}; more seeds, another topic or a hotter "
                 "temperature would help",
             )
+
+    def no_more(self, unit: int) -> None:
+        """There is no work for `unit` nor for any after it: the corpus, or the other run, is at its end."""
+        what = "the corpus is at its end" if self._config.recipe == "backtranslation" else "all pairs are scored"
+        self._fire(unit - 1, Ended.NO_MORE, what)
 
     def after_ready(self, unit: int, tokens: int, hours: float) -> None:
         """All units up to `unit` are finished; `tokens` and `hours` are the run's so far. Called in order."""

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pipeline.engine import Engine
 from pipeline.prompting import LABEL_LEAD
 from pipeline.records import Completion, Request, RequestKey, Stage
 from pipeline.runs import Run, open_run
+from pipeline.weighing import most_probable
 
 Answer = Callable[[Request], Completion | Exception]
 
@@ -73,6 +75,8 @@ _THINGS = (
     "harbour lantern orchard violin recipe glacier market bicycle novel compass bakery river tunnel garden meteor "
     "theatre library workshop island festival railway kitchen mountain satellite museum lighthouse forest engine"
 ).split()
+_FENCED = re.compile(r"(?ms)^(={8,})\n(.*?)\n\1$")
+_FAULTS = ("is direct and whole, but for", "strays from", "says little of", "is a page about")
 _PLACES = "in winter,at night,for children,before an exam,by hand,without tools,on a budget,for a friend".split(",")
 
 
@@ -82,11 +86,20 @@ def scripted_answer(request: Request) -> Completion:
     chat = not isinstance(request.prompt, str)
     prompt = request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
     labels = LABEL_LEAD in prompt if chat else prompt.endswith(LABEL_LEAD)
+    probabilities: tuple[float, ...] = ()
     match request.key.stage:
         case Stage.BOOTSTRAP:
             text = _chat_list(rng) if chat else _list_of_tasks(rng)
         case Stage.CLASSIFICATION:
             text = rng.choices(request.choices or (" Yes", " No"), [1, 4])[0]
+        case Stage.AUGMENTATION:
+            text = _instruction(rng, prompt, chat=chat)
+        case Stage.CURATION if request.choices:
+            found = _chances(rng, len(request.choices))
+            text = most_probable(request.choices, found)
+            probabilities = found if request.weigh else ()
+        case Stage.RATIONALE | Stage.CURATION:
+            text = f" The answer {rng.choice(_FAULTS)} the {_words(rng, 3)}."
         case Stage.OUTPUT:
             text = _words(rng, 12) if rng.random() < 0.9 else "I'm sorry, but I can't help with that."
         case _ if labels:
@@ -102,7 +115,36 @@ def scripted_answer(request: Request) -> Completion:
             )
             if rng.random() < 0.1:
                 text = "\nOutput:\n"
-    return Completion(text, "stop", len(prompt.split()), len(text.split()))
+    return Completion(text, "stop", len(prompt.split()), len(text.split()), probabilities)
+
+
+def _instruction(rng: random.Random, prompt: str, *, chat: bool) -> str:
+    """An instruction for the last text of a prompt, by words of it; or now and then what is none."""
+    fenced = _FENCED.findall(prompt)
+    text = fenced[-1][1] if fenced else prompt.rpartition("Text:\n")[2]
+    words = re.findall(r"[A-Za-z]{5,}", text) or [*_THINGS]
+    named = " ".join(rng.choices(words, k=4)).lower()
+    asked = f"{rng.choice(_VERBS)} the {named} of a {rng.choice(_THINGS)} {rng.choice(_PLACES)}."
+    slip = rng.random()
+    if slip < 0.03:
+        return ""
+    if slip < 0.06:
+        return f"1. {asked}\n2. {rng.choice(_VERBS)} the {_words(rng, 4)}."
+    if slip < 0.09:
+        return "Summarize the passage above."
+    if slip < 0.12:
+        return " ".join(max(text.splitlines(), key=len, default="").split()[:30])
+    if chat and rng.random() < 0.25:
+        return f'Sure! Here is the instruction:\n\n"{asked}"'
+    return asked if chat else f" {asked}"
+
+
+def _chances(rng: random.Random, count: int) -> tuple[float, ...]:
+    """Probabilities of so many choices, of which the later ones are likelier; one time in ten it is hardly any."""
+    mass = rng.uniform(0.05, 0.15) if rng.random() < 0.1 else rng.uniform(0.8, 0.99)
+    first = rng.choices(range(count), range(1, count + 1))[0]
+    weights = [8.0 if place == first else rng.random() for place in range(count)]
+    return tuple(mass * weight / sum(weights) for weight in weights)
 
 
 def _chat_list(rng: random.Random) -> str:
@@ -145,8 +187,9 @@ async def run_to_end(config: Config, folder: Path, engine: Engine) -> Run:
     run = open_run(config, folder)
     try:
         if run.ending is None:
-            await Driver(config, run.state, run.plan.recipe, engine, run.commit).run()
+            await Driver(config, run.state, run.plan.recipe, engine, run.commit, run.units).run()
     finally:
+        await run.close_units()
         run.close()
     sums_close(run.state.counters)
     return run

@@ -7,24 +7,27 @@ with ScriptedEndpoint() as server:           # plausible answers, each a functio
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import select
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
-from pipeline.prompting import EXAMPLE_LEAD, LABEL_LEAD
+from pipeline.prompting import EXAMPLE_LEAD, LABEL_LEAD, SCORE_LEAD
 from pipeline.records import Message, Prompt, Request, RequestKey, Sampling, Stage
 from pipeline.testing import scripted_answer, stream_of
 
 Body = dict[str, Any]
+Positions = list[dict[str, float]]
 EXTRAS = frozenset({"top_k", "min_p", "repetition_penalty"})
 ASKED_AGAIN = "Answer with exactly one of"  # how the engine asks again for one of some choices
+DIGITS = ("1", "2", "3", "4", "5")
 ROUTES = {"/v1/completions": "prompt", "/v1/chat/completions": "messages"}
 
 
@@ -63,6 +66,10 @@ class ScriptedEndpoint:
     is vLLM's `max_model_len`; without `usage` it counts no tokens. `faults(n)` is what happens to request n, the first
     being 0 and a GET one too; None is an ordinary answer.
 
+    It tells the probabilities of `logprobs` tokens at each position at most, and refuses more; with 0 it takes the
+    fields as those above. `tokens` makes them of a body that asks for them: for each position the tokens and their
+    probabilities, of which the most probable one stands there.
+
     `received` holds all requests in the order they came, `most_in_flight` the most that it worked on at one time, and
     `dropped` how many clients went away during a silence.
     """
@@ -78,13 +85,17 @@ class ScriptedEndpoint:
         refuses: Mapping[str, str] | None = None,
         usage: bool = True,
         context: int | None = 8192,
+        logprobs: int = 20,
+        tokens: Callable[[Body], Positions] | None = None,
         answer: Callable[[Body], str] | None = None,
         faults: Callable[[int], Fault | None] | None = None,
     ) -> None:
         self.model, self.key, self.context = model, key, context
         self.choices, self.extras, self.strict, self.usage = choices, extras, strict, usage
         self.refuses = refuses or {}
+        self.logprobs = logprobs
         self.answer = answer or plausible_answer
+        self.tokens = tokens or (lambda body: plausible_tokens(body, self.answer))
         self.faults = faults or (lambda _: None)
         self.received: list[Received] = []
         self.most_in_flight = self.dropped = self._in_flight = 0
@@ -149,21 +160,26 @@ class ScriptedEndpoint:
             return _error(404, f"The model `{body.get('model')}` does not exist.")
         taken = EXTRAS if self.extras else frozenset()
         taken |= {"structured_outputs"} if self.choices else set()
-        if unknown := sorted((EXTRAS | {"structured_outputs"}) & body.keys() - taken):
+        taken |= {"logprobs", "top_logprobs"} if self.logprobs else set()
+        if unknown := sorted((EXTRAS | {"structured_outputs", "logprobs", "top_logprobs"}) & body.keys() - taken):
             if self.strict:
                 return _error(400, f"Unrecognized request argument supplied: {unknown[0]}")
             body = {name: value for name, value in body.items() if name not in unknown}
         for name in self.refuses.keys() & body.keys():
             return _error(400, self.refuses[name])
+        if _told(body) > self.logprobs:
+            return _error(400, f"logprobs must be at most {self.logprobs}")
         return 200, {}, self._completion(body)
 
     def _completion(self, body: Body) -> dict[str, Any]:
-        text = self.answer(body)
+        positions = self.tokens(body)[: body.get("max_tokens", 1000)] if "logprobs" in body else []
+        text = "".join(max(each, key=each.__getitem__) for each in positions) if positions else self.answer(body)
         choices = body.get("structured_outputs", {}).get("choice", [])
         if choices and text not in choices:
             text = random.Random(json.dumps(body)).choice(choices)
         chat = "messages" in body
-        content = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        content: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        content |= {"logprobs": _logprobs(positions, _told(body), chat=chat)} if positions else {}
         asked, answered = len(_last_text(_prompt_of(body)).split()), len(text.split())
         counts = {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
         return {
@@ -255,26 +271,80 @@ def plausible_answer(body: Body) -> str:
     The stage is read off the prompt, so this serves the shipped prompts and others that end, or ask, as they do.
     """
     choices = tuple(body.get("structured_outputs", {}).get("choice", ()))
+    request = _request_of(body, choices)
+    text = scripted_answer(request).text
+    if request.key.stage is Stage.CLASSIFICATION and not choices:  # free, and so now and then none of the two
+        said = [text, f"**{text.strip()}**", f"{text}, because it is so."]
+        said += [] if _last_text(request.prompt).startswith(ASKED_AGAIN) else ["Hard to say."]
+        text = stream_of(request).choice(said)
+    if request.key.stage is Stage.CURATION and not choices:
+        text = scripted_answer(replace(request, choices=DIGITS)).text
+    return text
+
+
+def plausible_tokens(body: Body, answer: Callable[[Body], str] = plausible_answer) -> Positions:
+    """The same with the most probable tokens at each position: of a score, as the scripted engine weighs it."""
+    request = _request_of(body, DIGITS)
+    if request.key.stage is not Stage.CURATION:
+        words = re.findall(r"\s*\S+", answer(body))
+        return [_filled({word: 0.8}) for word in words]
+    space = " " if isinstance(request.prompt, str) else ""
+    chances = scripted_answer(replace(request, weigh=True)).probabilities
+    return [_filled({f"{space}{digit}": chance for digit, chance in zip(DIGITS, chances, strict=True)})]
+
+
+def _filled(tokens: dict[str, float]) -> dict[str, float]:
+    """Up to all twenty tokens that a server may tell of; the rest of the probability is the other ones'."""
+    left = max(0.0, 1 - sum(tokens.values()))
+    return tokens | {f" token{n}": left / 2 ** (n + 1) for n in range(20 - len(tokens))}
+
+
+def _logprobs(positions: Positions, told: int, *, chat: bool) -> dict[str, Any]:
+    """The positions in the shape of the route, with so many tokens at each."""
+    tops = [
+        {token: math.log(chance) if chance else -9999.0 for token, chance in sorted(each.items(), key=lambda x: -x[1])}
+        for each in positions
+    ]
+    tops = [dict(list(each.items())[:told]) for each in tops]
+    if not chat:
+        firsts = [next(iter(each)) for each in tops]
+        chosen = [next(iter(each.values())) for each in tops]
+        return {"tokens": firsts, "token_logprobs": chosen, "top_logprobs": tops}
+    listed = [[{"token": token, "logprob": logprob, "bytes": None} for token, logprob in each.items()] for each in tops]
+    return {"content": [{**each[0], "top_logprobs": each} for each in listed]}
+
+
+def _told(body: Body) -> int:
+    """How many tokens a body asks the probabilities of."""
+    return int(body.get("top_logprobs", 0) if "messages" in body else body.get("logprobs") or 0)
+
+
+def _request_of(body: Body, choices: tuple[str, ...]) -> Request:
+    """What a body asks, as a request."""
     prompt = _prompt_of(body)
     knobs: dict[str, Any] = {each.name: body.get(each.name, 0) for each in fields(Sampling)}
     knobs["max_tokens"] = body.get("max_tokens", body.get("max_completion_tokens", 0))
     sampling = Sampling(**knobs | {"stop": tuple(body.get("stop", ()))})
-    request = Request(RequestKey(0, guess_stage(prompt)), prompt, sampling, choices)
-    text = scripted_answer(request).text
-    if request.key.stage is Stage.CLASSIFICATION and not choices:  # free, and so now and then none of the two
-        said = [text, f"**{text.strip()}**", f"{text}, because it is so."]
-        said += [] if _last_text(prompt).startswith(ASKED_AGAIN) else ["Hard to say."]
-        text = stream_of(request).choice(said)
-    return text
+    return Request(RequestKey(0, guess_stage(prompt)), prompt, sampling, choices)
 
 
 def guess_stage(prompt: Prompt) -> Stage:
-    """The stage that a prompt of Self-Instruct belongs to, by how it ends (completion) or what it asks for (chat)."""
+    """The stage that a shipped prompt belongs to, by how it ends (completion) or what it asks for (chat)."""
     text = _last_text(prompt)
     if isinstance(prompt, str):
+        ends = {SCORE_LEAD: Stage.CURATION, "\nReason:": Stage.RATIONALE, "\nInstruction:": Stage.AUGMENTATION}
+        for end, stage in ends.items():
+            if text.endswith(end):
+                return stage
         if re.search(r"\d\.$", text):
             return Stage.BOOTSTRAP
         return Stage.INSTANCES if text.endswith((EXAMPLE_LEAD, LABEL_LEAD)) else Stage.CLASSIFICATION
+    if "score alone" in text or text.startswith(f"{ASKED_AGAIN}: 1"):
+        return Stage.CURATION
+    if "the reason for your score" in text:
+        return Stage.RATIONALE
+    if "the instruction that this last text answers" in text:
+        return Stage.AUGMENTATION
     if "numbered list of the tasks" in text:
         return Stage.BOOTSTRAP
     if "Is it classification?" in text or text.startswith(ASKED_AGAIN):

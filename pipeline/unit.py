@@ -11,17 +11,31 @@ from typing import Any, Protocol, TypeVar
 from pipeline.chat import answer_of
 from pipeline.errors import ContentFault
 from pipeline.pool import Demonstration
-from pipeline.records import Candidate, Completion, Reason, Reject, Request, Stage, UnitResult, Verdict
+from pipeline.records import (
+    Candidate,
+    Completion,
+    Pair,
+    Reason,
+    Reject,
+    Request,
+    Segment,
+    Source,
+    Stage,
+    UnitResult,
+    Verdict,
+)
 
 T = TypeVar("T")
 
+Work = Segment | Pair
 Generate = Callable[[Request], Awaitable[Completion]]
 Admit = Callable[[Sequence[Candidate]], Awaitable[list[Verdict]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One unit of work: its number, the run's name and seed, and how to draw from the pool it may see.
+    """One unit of work: its number, the run's name and seed, how to draw from the pool it may see, and what it is
+    about, where a recipe's units are given: a segment, or a pair to be scored again.
 
     `sample(size, machine_made, rng)` gives demonstrations from the pool as it stood a window earlier.
     """
@@ -30,11 +44,25 @@ class Unit:
     run_name: str
     run_seed: int
     sample: Callable[[int, int, random.Random], list[Demonstration]]
+    work: Work | None = None
 
     def stream(self, candidate: int | None = None) -> random.Random:
         """The unit's own random stream, or one of its candidates'; the same in every run of the same seed."""
         parts = (self.run_seed, self.number) if candidate is None else (self.run_seed, self.number, candidate)
         return random.Random("/".join(map(str, parts)))
+
+
+class Units(Protocol):
+    """What units are about, where they are given. Called for one unit after the other, in order."""
+
+    @property
+    def total(self) -> tuple[int, bool] | None:
+        """How many units there are in all, and whether that is certain or an estimate; None where nothing is known."""
+        ...
+
+    async def __call__(self, unit: int) -> Work | None:
+        """What a unit is about; None where there are no more."""
+        ...
 
 
 class Recipe(Protocol):
@@ -66,7 +94,8 @@ async def run_whole(recipe: Recipe, unit: Unit, generate: Generate, admit: Admit
     except ContentFault as fault:
         if passed:
             raise
-        failure = Reject(unit.number, stage, fault.reason, fault.detail, fault.text)
+        source = Source(unit.work.id, unit.work.origin) if isinstance(unit.work, Segment) else None
+        failure = Reject(unit.number, stage, fault.reason, fault.detail, fault.text, source=source)
         result = UnitResult(unit.number, rejects=(failure,))
     if not passed:
         await admit(())
@@ -75,7 +104,7 @@ async def run_whole(recipe: Recipe, unit: Unit, generate: Generate, admit: Admit
 
 def _without_thought(request: Request, completion: Completion) -> Completion:
     """Cut the thinking block that a chat's answer may begin with. Raises ContentFault where it does not end."""
-    if isinstance(request.prompt, str):
+    if isinstance(request.prompt, str) or request.weigh:
         return completion
     answer = answer_of(completion.text)
     if answer is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,7 +40,40 @@ def scripted() -> Callable[..., Config]:
 
     def make(**values: Any) -> Config:
         base: dict[str, Any] = {"name": "t", "target": 60, "window": 8, "shards": {"rows": 25}}
-        return parse_config({**base, "engine": {"kind": "scripted"}, **values}, "test")
+        values = {**base, "engine": {"kind": "scripted"}, **values}
+        return parse_config({key: value for key, value in values.items() if value is not None}, "test")
+
+    return make
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a corpus of JSON lines: so many texts of some 800 characters, no two alike, and two that are refused."""
+
+    def make(texts: int = 60, name: str = "corpus.jsonl") -> Path:
+        things = "harbour lantern orchard violin glacier market bicycle compass bakery tunnel meteor theatre".split()
+        rows = [{"text": "Too short."}, {"text": 7}]
+        for number in range(texts):
+            rng = random.Random(number)
+            pairs = [(*rng.choices(things, k=2), rng.randint(2, 9999)) for _ in range(15)]
+            text = " ".join(f"The {one} of {number} stood by a {two} with {many} marks." for one, two, many in pairs)
+            rows.append({"text": text, "url": f"https://example.org/{number}"})
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def backtranslation(scripted, corpus) -> Callable[..., Config]:
+    """Makes a small configuration of backtranslation with the scripted engine; keyword arguments override its keys."""
+
+    def make(**values: Any) -> Config:
+        source = values.pop("source", None) or corpus()
+        base = {"recipe": "backtranslation", "target": None, "curation": {"min_score": 4}}
+        table = {"source": str(source), **values.pop("corpus", {})}
+        return scripted(**{**base, "corpus": table, **values})
 
     return make
 

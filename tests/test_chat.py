@@ -118,6 +118,17 @@ def test_a_choice_is_in_the_answers_channel(tokenizer_of: TokenizerOf) -> None:
     assert constrained.text.endswith("<|start|>assistant<|channel|>final<|message|>")
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_an_answer_may_begin_with_a_lead(tokenizer_of: TokenizerOf, name: str) -> None:
+    """It stands where the answer begins, behind what closes a thought, and is encoded together with the chat."""
+    tokenizer = tokenizer_of(name)
+    plain = render(tokenizer, TURNS, {}, constrained=True)
+    led = render(tokenizer, TURNS, {}, constrained=True, lead="Score:")
+
+    assert led.text == f"{plain.text}Score:"
+    assert led.token_ids == tokenizer.encode(led.text, add_special_tokens=False)
+
+
 def make_other(tokenizer: Any, template: str | None) -> Any:
     """A copy of a tokenizer with another template."""
     from copy import copy
@@ -154,7 +165,11 @@ def test_mistrals_own_tokenizer_writes_its_control_tokens(tmp_path: Path) -> Non
     tokenizer = MistralCommonBackend.from_pretrained(tmp_path)
     rendered = render(tokenizer, (QUESTION,), {})
 
+    led = render(tokenizer, (QUESTION,), {}, lead="Score:")
+
     assert rendered.text == "<s>[INST]Name a fruit.[/INST]"
+    assert led.text == f"{rendered.text}Score:"
+    assert led.token_ids[: len(rendered.token_ids)] == rendered.token_ids
     assert rendered.token_ids[:2] == tokenizer.convert_tokens_to_ids(["<s>", "[INST]"])
     assert not doubled_start(rendered.token_ids, tokenizer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -347,3 +348,36 @@ def test_settings_are_frozen(model: type[Settings]) -> None:
     """A configuration does not change after it is read."""
     assert model.model_config["frozen"] is True
     assert model.model_config["extra"] == "forbid"
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"corpus": {"source": "a"}}, 'corpus is for recipe = "backtranslation", and this one is "self-instruct"'),
+        ({"recipe": "backtranslation", "bootstrap": {"machine_made": 1}}, 'bootstrap is for recipe = "self-instruct"'),
+        ({"recipe": "backtranslation"}, "corpus.source is missing"),
+        ({"recipe": "curate"}, "candidates is missing"),
+        ({"recipe": "curate", "candidates": "r", "target": 5}, 'target is for recipe = "self-instruct" or'),
+        ({"judge": {"kind": "scripted"}}, 'judge is for recipe = "backtranslation"'),
+        (
+            {"recipe": "backtranslation", "corpus": {"source": "a", "min_characters": 9, "max_characters": 8}},
+            "min_characters must not be above max_characters",
+        ),
+        ({"recipe": "backtranslation", "corpus": {"source": "a"}, "judge": {}}, "judge.model is missing"),
+        ({"pool": {"form": "x"}}, "did you mean 'from'?"),
+    ],
+)
+def test_what_a_recipe_would_not_heed_is_refused(values, sentence) -> None:
+    """A table of another recipe, or one that is missing, is one sentence that names it."""
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        parse_config({"engine": {"kind": "scripted"}, **values}, "test")
+
+
+def test_pool_from_takes_one_run_or_several() -> None:
+    """`pool.from` is a path or a list of paths, and the manifest names it as the file does."""
+    one, two = (
+        parse_config({"engine": {"kind": "scripted"}, "pool": {"from": path}}, "t") for path in ("a", ["a", "b"])
+    )
+
+    assert (one.pool.sources, two.pool.sources) == (("a",), ("a", "b"))
+    assert two.model_dump(mode="json")["pool"] == {"from": ["a", "b"], "sample_imported": False}

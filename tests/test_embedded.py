@@ -13,8 +13,11 @@ from random import Random
 
 import pytest
 
-from embedded.corpus import DEMO_PROMPTS, SHARES, Corpus, Document, shipped_seeds
+from embedded.corpus import DEMO_PROMPTS, SECOND_SHARES, SHARES, Corpus, Document, natural_sentences, shipped_seeds
 from embedded.grammar import FRAMES, Frame, make_task
+from embedded.headers import content_words
+from embedded.passages import NOISE, SCORES, judged, noisy, passage
+from embedded.sections import POOR, REFUSED, shipped_sections, to_judge
 from pipeline.parsing import judge_instances, parse_input_first, parse_instructions, parse_output_first, with_lead
 from pipeline.prompting import shipped_text
 
@@ -95,8 +98,10 @@ def test_same_seed_gives_the_same_corpus() -> None:
 
 
 def test_shares_cover_every_prompt() -> None:
-    """The shares of the stages add up to one."""
+    """The shares of the stages add up to one, in either training."""
     assert sum(SHARES.values()) == pytest.approx(1)
+    assert sum(SECOND_SHARES.values()) == pytest.approx(1)
+    assert SECOND_SHARES.keys() == SHARES.keys()
 
 
 def test_bootstrap_documents_parse() -> None:
@@ -129,15 +134,85 @@ def test_instance_documents_have_valid_instances(stage: str) -> None:
 
 def test_judge_documents_end_in_a_score() -> None:
     """Each score from one to five occurs, and nothing else."""
-    assert {document.completion for document in _documents("curate")} == {" 1", " 2", " 3", " 4", " 5"}
+    assert {document.completion for document in _documents("curation")} == {" 1", " 2", " 3", " 4", " 5"}
 
 
-def test_augment_documents_fit_the_context() -> None:
-    """The text is no longer than a segment of the demo, and the instruction is one line."""
-    for document in _documents("augment"):
-        assert len(document.prompt) <= 1600
+def test_score_follows_the_kind_of_answer() -> None:
+    """A pair's score is that of its answer's kind; advertisements sell, and what was cut stops inside a sentence."""
+    rng, natural = Random(4), natural_sentences(shipped_seeds())
+    kinds = set()
+    for _ in range(400):
+        instruction, answer, score, kind = judged(rng, natural)
+        kinds.add(kind)
+        assert kind in SCORES[score]
+        assert instruction[-1] in ".?"
+        assert answer.endswith((".", "!", "?", "|", "Contact", '"')) != kind.startswith("cut"), answer
+    assert kinds == {kind for of_score in SCORES.values() for kind in of_score}
+
+
+def test_scores_are_now_and_then_one_off() -> None:
+    """The noise moves a score by one at most, and about as often as it says."""
+    rng = Random(2)
+    moved = [abs(noisy(rng, 3) - 3) for _ in range(2000)]
+    assert set(moved) == {0, 1}
+    assert sum(moved) / 2000 == pytest.approx(NOISE, abs=0.03)
+
+
+def test_answer_is_about_its_title() -> None:
+    """A whole text names its title's subject; one that was written for another title hardly ever does."""
+    rng, natural = Random(6), natural_sentences(shipped_seeds())
+    whole = [passage(rng, natural, "plain") for _ in range(60)]
+    assert sum(one.header.subject in one.body for one in whole) >= 57
+    shifted = zip(whole, [*whole[1:], whole[0]], strict=True)
+    assert sum(one.header.subject in other.body for one, other in shifted) < 15
+
+
+def test_augmentation_documents_name_the_title() -> None:
+    """The instruction is one line and has every word of the title that the text stands under."""
+    titled = 0
+    for document in _documents("augmentation"):
+        assert len(document.prompt) <= 1900
         assert document.completion.startswith(" ")
         assert "\n" not in document.completion
+        title, blank, _ = document.prompt.removeprefix("Text:\n").split("\n", 2)
+        if len(title) < 60 and not blank and title[-1] not in ".!?,":
+            titled += 1
+            assert all(word in document.completion.lower() for word in content_words(title))
+    assert titled >= 45
+
+
+def test_shipped_texts_are_a_small_corpus() -> None:
+    """Ten to fourteen Markdown files in ASCII, each with one title, and about a hundred sections of fitting length."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted((EMBEDDED / "texts").glob("*.md"))]
+    assert 10 <= len(texts) <= 14
+    assert all(text.isascii() for text in texts)
+    assert all(len(re.findall(r"^# ", text, re.MULTILINE)) == 1 for text in texts)
+    fitting = to_judge()
+    assert 90 <= len(fitting) <= 130
+    assert all(600 <= len(body) <= 1500 for _, body in fitting)
+
+
+def test_shipped_texts_have_what_should_be_refused() -> None:
+    """Every section that is listed as refused is there for the reason given, and nothing else is repeated."""
+    sections = shipped_sections()
+    titles = [title for title, _ in sections]
+    bodies = dict(sections)
+    doubles = {title for title in titles if titles.count(title) > 1}
+    assert doubles == {*REFUSED["duplicate"], *REFUSED["near duplicate"]}
+    assert all(len(bodies[title]) < 600 for title in REFUSED["short"])
+    assert all(title.isupper() for title in REFUSED["upper case"])
+    assert {title for title in titles if title.isupper()} == set(REFUSED["upper case"])
+    of = {title: {body for one, body in sections if one == title} for title in doubles}
+    assert {len(of[title]) for title in REFUSED["duplicate"]} == {1}
+    assert {len(of[title]) for title in REFUSED["near duplicate"]} == {2}
+
+
+def test_a_quarter_of_the_shipped_texts_is_poor() -> None:
+    """The sections that a judge should score low are there, a quarter to a third of those that reach it."""
+    titles = {title for title, _ in to_judge()}
+    poor = [title for of_kind in POOR.values() for title in of_kind]
+    assert titles.issuperset(poor)
+    assert 0.2 <= len(poor) / len(titles) <= 0.34
 
 
 def test_instructions_pass_the_filters() -> None:

@@ -21,13 +21,14 @@ import pytest
 from pipeline import endpoint_http
 from pipeline.config import parse_config
 from pipeline.endpoint import OpenAIEngine, matching_choice
-from pipeline.endpoint_http import Server, Turns
+from pipeline.endpoint_http import Server
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import ContentFault, InputError, RunStopped
 from pipeline.records import Completion, Message, Prompt, Reason, Request, RequestKey, Sampling, Stage
 from pipeline.report import read_rows
 from pipeline.testing import run_to_end
 from pipeline.testing_endpoint import CUT, GARBAGE, SILENCE, Fault, Received, ScriptedEndpoint
+from pipeline.turns import Turns
 
 CHAT: Prompt = (Message("system", "Be kind."), Message("user", "Is it classification?"))
 TEXT = "Task: Sort the fruits.\nIs it classification?"

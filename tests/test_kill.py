@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.segment_store import tally_of
 from pipeline.shards import read_commits
 
 CONFIG = """
@@ -23,6 +24,22 @@ kind = "scripted"
 delay_s = 0.02
 [shards]
 rows = 60
+"""
+
+FROM_TEXTS = """
+recipe = "backtranslation"
+name = "k"
+window = 8
+[corpus]
+source = "{source}"
+[curation]
+min_score = 3
+[engine]
+kind = "scripted"
+[engine.scripted]
+delay_s = 0.02
+[shards]
+rows = 20
 """
 
 
@@ -86,3 +103,21 @@ def test_a_signal_commits_what_is_whole_and_exits_with_75(config, tables, tmp_pa
     assert f"stopped by {number.name}; run the same command again to go on" in words.decode()
     assert "Traceback" not in words.decode()
     assert tables(tmp_path / "whole") == tables(tmp_path / "r")
+
+
+@pytest.mark.parametrize("commits_seen", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 5))])
+def test_backtranslation_killed_and_started_again(corpus, tables, tmp_path, commits_seen):
+    """A run over a corpus that was killed goes on with the next segment and ends with the rows of one left alone."""
+    config = tmp_path / "texts.toml"
+    config.write_text(FROM_TEXTS.format(source=corpus(250)))
+    assert start(config, tmp_path / "whole", tmp_path / "whole.log").wait() == 0
+    killed = start(config, tmp_path / "r", tmp_path / "before.log")
+    wait_for_commits(killed, tmp_path / "r", commits_seen)
+    killed.kill()
+    killed.wait()
+    commits = read_commits(tmp_path / "r")
+    assert start(config, tmp_path / "r", tmp_path / "after.log").wait() == 0
+
+    assert min(units_asked(tmp_path / "after.log")) == commits[-1].end > 0
+    assert tables(tmp_path / "whole") == tables(tmp_path / "r")
+    assert tally_of(tmp_path / "whole") == tally_of(tmp_path / "r")

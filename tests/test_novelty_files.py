@@ -28,8 +28,8 @@ from pipeline.novelty_files import Options, filter_file
 from pipeline.report import read_rows
 from pipeline.row_files import read_pieces
 from pipeline.scoring import InProcess
-from pipeline.settings import NoveltySettings
 from pipeline.seeds import parse_seeds, read_seed_text
+from pipeline.settings import NoveltySettings
 from pipeline.testing import ScriptedEngine, run_to_end
 
 REFERENCE = RougeScorer(["rougeL"], use_stemmer=False)

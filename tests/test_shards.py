@@ -92,7 +92,7 @@ def test_strangers_are_removed_and_named_files_kept(tmp_path):
     for name in ("pool/pool-000001.parquet", "data/.tmp-9-train-000001.parquet", ".run/commits/.tmp-9-000001.json"):
         write_file(tmp_path / name, b"x")
     write_file(tmp_path / "data" / "notes.txt", b"mine")
-    removed = remove_strangers(tmp_path, [commit])
+    removed = remove_strangers(tmp_path, [file.path for file in commit.files])
 
     assert removed == [
         "data/.tmp-9-train-000001.parquet",

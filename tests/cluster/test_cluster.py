@@ -167,11 +167,47 @@ async def test_engines_without_room_stop_the_run() -> None:
 
 async def test_room_is_checked_against_the_cluster() -> None:
     """Engines that fit pass; too many, or too large ones, are refused with what the cluster has."""
-    assert cluster.require_room(EngineSettings(model="m", count=1, num_gpus=0)).cpus == 4
+    assert cluster.require_room([EngineSettings(model="m", count=1, num_gpus=0)]).cpus == 4
     with pytest.raises(InputError, match=r"room for 4: it has 1 machine with 4 CPUs .* set engine.count to 4 or less"):
-        cluster.require_room(EngineSettings(model="m", count=5, num_gpus=0))
+        cluster.require_room([EngineSettings(model="m", count=5, num_gpus=0)])
     with pytest.raises(InputError, match=r"0 GPUs .* lower engine.num_gpus"):
-        cluster.require_room(EngineSettings(model="m", count=1, num_gpus=1))
+        cluster.require_room([EngineSettings(model="m", count=1, num_gpus=1)])
+
+
+async def test_room_for_a_judge_is_checked_beside_the_writers() -> None:
+    """Both groups together have to fit, and each sentence names the setting of its own group."""
+
+    def engines(count: int, **values: int) -> EngineSettings:
+        return EngineSettings(model="m", count=count, **{"num_gpus": 0, **values})
+
+    assert cluster.require_room([engines(2), engines(2)]).cpus == 4
+    assert cluster.require_room([None, engines(4)]).cpus == 4
+    with pytest.raises(InputError, match=r"^judge.count asks for 5 engines .* set judge.count to 4 or less"):
+        cluster.require_room([engines(1), engines(5)])
+    with pytest.raises(InputError, match=r"^judge.count asks for 1 engines .* lower judge.num_gpus"):
+        cluster.require_room([None, engines(1, num_gpus=1)])
+    both = (
+        r"^engine.count asks for 3 .*, and judge.count asks for 2 .* no room for that: .*lower engine.count or judge.c"
+    )
+    with pytest.raises(InputError, match=both):
+        cluster.require_room([engines(3), engines(2)])
+
+
+async def test_two_pools_share_no_core() -> None:
+    """The engines of a second pool get cores that the first does not hold, or none of their own where all are held."""
+    pools = [scripted_pool(count=1) for _ in range(3)]
+    try:
+        for pool in pools:
+            await pool.start()
+        assert [pool.ready[0].cores for pool in pools] == [(0,), (1,), ()]
+    finally:
+        await asyncio.gather(*(pool.close() for pool in pools))
+    again = scripted_pool(count=1)
+    try:
+        await again.start()
+        assert again.ready[0].cores == (0,)
+    finally:
+        await again.close()
 
 
 async def test_room_that_others_use_is_no_room() -> None:
@@ -183,6 +219,6 @@ async def test_room_that_others_use_is_no_room() -> None:
             while cluster.resources().free_cpus > 3:  # Ray's own count follows a moment later
                 await asyncio.sleep(0.05)
         with pytest.raises(InputError, match=r"others use what the cluster has: .* 4 CPUs \([0-3] free\)"):
-            cluster.require_room(EngineSettings(model="m", count=4, num_gpus=0))
+            cluster.require_room([EngineSettings(model="m", count=4, num_gpus=0)])
     finally:
         await pool.close()

@@ -451,8 +451,8 @@ def test_workers_count_with_the_engines(on_ray: None) -> None:
     """Engines that fit alone, and do not with the workers, are refused with both keys to lower."""
     engines = EngineSettings(model="m", count=4, num_gpus=0)
     with pytest.raises(InputError, match=r"4 engines .*, and 1 novelty worker.* lower engine\.count or the num"):
-        cluster.require_room(engines, 1)
-    cluster.require_room(EngineSettings(model="m", count=3, num_gpus=0), 1)
+        cluster.require_room([engines], 1)
+    cluster.require_room([EngineSettings(model="m", count=3, num_gpus=0)], 1)
 
 
 def test_a_worker_sees_no_gpu_and_has_one_thread(on_ray: None) -> None:

@@ -1,0 +1,191 @@
+"""What the commands do, one function each; `cli.py` reads their arguments and makes sentences of their errors."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+DEMO_CONFIGS = {"self-instruct": "shipped:demo.toml", "backtranslation": "shipped:demo_backtranslation.toml"}
+MODEL_DEMO_CONFIG = "shipped:demo_model.toml"
+
+
+def demo(options: argparse.Namespace) -> int:
+    """`instructmill demo`: a shipped demo configuration, or a model of one's own, then a look at what came out."""
+    from pipeline.config import load_config
+    from pipeline.drawing import draw_rows
+    from pipeline.launch import launch, run_folder
+    from pipeline.report import evenly, read_rows
+
+    if options.model is None:
+        config = load_config(DEMO_CONFIGS[options.recipe], tuple(options.set), options.out)
+    elif options.recipe != "self-instruct":
+        raise InputError("--model is for the demo of self-instruct; for another recipe write a configuration")
+    else:
+        model = f"engine.model={json.dumps(options.model)}"
+        out = options.out or f"runs/demo-{Path(options.model).name}"
+        config = load_config(MODEL_DEMO_CONFIG, (model, *options.set), out)
+    folder = run_folder(config)
+    launch(config)
+    draw_rows("a few of its rows", evenly(read_rows(folder, "data"), 3))
+    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
+    print(f"\nopen it:  {python} -c \"import datasets; print(datasets.load_dataset('{folder}', split='train'))\"")
+    reason = "not_novel" if options.recipe == "self-instruct" else "low_score"
+    print(f"look on:  {python} -m pipeline inspect {folder} -n 5      ... inspect {folder} --reason {reason}")
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """`instructmill run`: a new run, or on with the one in the folder."""
+    from pipeline.config import load_config
+    from pipeline.launch import launch, run_folder
+
+    config = load_config(options.config, tuple(options.set), options.out)
+    if options.dry_run:
+        from pipeline.plan import make_plan
+
+        plan = make_plan(config)
+        resolved = {**plan.config.model_dump(mode="json"), "window": plan.window, "out": str(run_folder(config))}
+        print(json.dumps({"fingerprint": plan.fingerprint, "config": resolved}, indent=1, ensure_ascii=False))
+        return 0
+    launch(config)
+    return 0
+
+
+def preview(options: argparse.Namespace) -> int:
+    """`instructmill preview`: a few units, shown whole, and what they foretell; writes nothing."""
+    from pipeline.check import check_context
+    from pipeline.config import load_config
+    from pipeline.counters import Counters
+    from pipeline.drawing import PreviewDrawing
+    from pipeline.launch import engines_room, start_engine
+    from pipeline.plan import make_plan
+    from pipeline.preview import forecast, preview_units
+
+    plan = make_plan(load_config(options.config, tuple(options.set)))
+    list(check_context(plan))
+
+    async def show() -> Counters:
+        engine = await start_engine(plan)
+        try:
+            return await preview_units(plan, engine, options.n, PreviewDrawing().draw)
+        finally:
+            await engine.close()
+
+    with engines_room(plan, novelty=False):  # a few units need no workers
+        counters = asyncio.run(show())
+    print("\n".join(forecast(counters, plan.config.resolved_target, plan.config.engine.count)))
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """`instructmill check`: everything that can be known before a model loads."""
+    from pipeline.check import check_plan
+    from pipeline.config import load_config
+    from pipeline.launch import engines_room
+    from pipeline.plan import make_plan
+    from pipeline.runs import plan_for
+
+    config = load_config(options.config, tuple(options.set), options.out)
+    folder = Path(config.out).expanduser() if config.out else None
+    plan, manifest = plan_for(folder, config) if folder else (make_plan(config), None)
+    for line in check_plan(plan, folder, goes_on=manifest is not None):
+        print(line)
+    if options.no_cluster:
+        print("engines: not looked at")
+    else:
+        with engines_room(plan) as room:
+            print(room)
+    print("all is well")
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """`instructmill status`: where a run stands, live or dead."""
+    from pipeline.report import status as facts_of
+    from pipeline.report import status_text
+
+    facts = facts_of(Path(options.run))
+    print(json.dumps(facts, indent=1) if options.json else status_text(facts))
+    return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """`instructmill inspect`: rows or rejects drawn for a person."""
+    from pipeline.drawing import draw_rows
+    from pipeline.records import Reason
+    from pipeline.report import evenly, read_rows
+
+    if options.reason is not None and options.reason not in set(Reason):
+        raise InputError(f"--reason {options.reason}: no such reason; there are {', '.join(Reason)}")
+    kind = "rejected" if options.rejected or options.reason else "data"
+    rows = read_rows(Path(options.run), kind, options.reason)
+    draw_rows(f"{min(options.n, len(rows))} of {len(rows)} rows of {kind}/", evenly(rows, options.n))
+    return 0
+
+
+def novelty(options: argparse.Namespace) -> int:
+    """`instructmill novelty`: the filter alone on a file; or with --fill, the full nearest of what a run admitted."""
+    given = {
+        name: value
+        for name, value in vars(options).items()
+        if name not in ("command", "path", "fill", "out", "workers") and value is not None and value is not False
+    }
+    workers = options.workers or 0
+    if options.fill:
+        from pipeline.novelty_fill import fill
+
+        if given:
+            raise InputError(
+                f"--fill takes --out and --workers only; leave --{next(iter(given)).replace('_', '-')} out"
+            )
+        print(fill(options.path, options.out, workers))
+        return 0
+    from pipeline.novelty_files import Options, filter_file
+
+    print(filter_file(Options(options.path, out=options.out, workers=workers, **given)))
+    return 0
+
+
+def segments(options: argparse.Namespace) -> int:
+    """`instructmill segments`: what a corpus gives backtranslation."""
+    from pipeline.config import parse_config, with_overrides
+    from pipeline.segments_shown import show_segments
+
+    values = {"recipe": "backtranslation", "engine": {"kind": "scripted"}, "corpus": {"source": options.source}}
+    config = parse_config(with_overrides(values, tuple(options.set)), "--set")
+    print(show_segments(config.corpus, options.out, options.n))
+    return 0
+
+
+def curate(options: argparse.Namespace) -> int:
+    """`instructmill curate`: score the pairs of a finished run again, into a run of its own."""
+    from pipeline.launch import launch
+    from pipeline.rounds import round_config
+
+    launch(round_config(options.run, options.config, tuple(options.set), options.out))
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """`instructmill report`: what a run came to, and how its scores lie and have moved."""
+    from pipeline.report import status as facts_of
+    from pipeline.report import status_text
+    from pipeline.scores import score_lines
+
+    folder = Path(options.run)
+    print("\n".join([status_text(facts_of(folder)), *score_lines(folder)]))
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """`instructmill export`: seeds or the rows of a run in a form that trainers read."""
+    from pipeline.export import export_rows
+
+    print(export_rows(options.source, options.out, options.format, options.style, options.system))
+    return 0

@@ -1,0 +1,143 @@
+"""`instructmill export`: seeds, or the accepted rows of a run, in a form that trainers read.
+
+`backward` turns pairs round, from text to instruction, to train the backward model of instruction backtranslation
+(arXiv 2308.06259, section 2.2); it is asked with the same prompt later. `messages` are chats with the paper's system
+sentence, so that seed and augmented rows can be put in one file and stay told apart (section 2.3).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.backtranslation_settings import TagSettings
+from pipeline.engine_settings import Style
+from pipeline.errors import InputError
+from pipeline.prompting import load_template
+from pipeline.report import open_folder
+from pipeline.row_writer import require_new
+from pipeline.seeds import parse_seeds, read_seed_text
+from pipeline.shards import read_table
+
+BATCH = 10_000
+_MESSAGE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+class Row(NamedTuple):
+    """One instruction with one of its instances."""
+
+    id: str
+    instruction: str
+    input: str
+    output: str
+
+
+def export_rows(source: str, out: Path, format: str, style: Style = "chat", system: str | None = None) -> str:
+    """Write the pairs of a seed file or of a run (its `data/`) to a new .jsonl or .parquet file, in order; returns a
+    sentence. The same input and options give the same bytes.
+
+    `style` is that in which a backward model will be asked: chats, or plain texts. `system` takes the place of the
+    sentence that a run's configuration, or the default, has. Raises InputError.
+    """
+    require_new(out)
+    rows, tag = _rows(source)
+    prompt = _BackwardPrompt(style)
+    written = passed_over = 0
+
+    def shaped() -> Iterator[dict[str, Any]]:
+        nonlocal written, passed_over
+        for row in rows:
+            if format == "backward" and row.input:  # its output alone does not give its instruction
+                passed_over += 1
+                continue
+            written += 1
+            yield prompt.pair(row) if format == "backward" else _messages(row, tag if system is None else system)
+
+    try:
+        _write(out, shaped(), _schema(format, style))
+    except BaseException:
+        with suppress(OSError):
+            out.unlink(missing_ok=True)
+        raise
+    over = f"; {passed_over:,} passed over, which have an input" if passed_over else ""
+    return f"{written:,} rows of {source} in {out}{over}"
+
+
+def _rows(source: str) -> tuple[Iterator[Row], str]:
+    """The pairs, and the system sentence of their kind."""
+    folder = Path(source).expanduser()
+    if source.startswith("shipped:") or not folder.is_dir():
+        seeds = parse_seeds(read_seed_text(source), source)
+        pairs = (
+            Row(f"{seed.id}/{place}", seed.instruction, one.input, one.output)
+            for seed in seeds
+            for place, one in enumerate(seed.instances)
+        )
+        return pairs, TagSettings().seed
+    manifest, _ = open_folder(folder)
+    tags = manifest["config"].get("tags", TagSettings().model_dump())
+    return _run_rows(folder), tags["augmented"]
+
+
+def _run_rows(folder: Path) -> Iterator[Row]:
+    for commit in open_folder(folder)[1]:
+        for file in commit.files:
+            if file.path.startswith("data/"):
+                for row in read_table(folder / file.path, "data", list(Row._fields)).to_pylist():
+                    yield Row(**row)
+
+
+class _BackwardPrompt:
+    """The prompt that a backward model is asked with, and its answer, as TRL reads prompt and completion."""
+
+    def __init__(self, style: Style) -> None:
+        self._style = style
+        self._template = load_template("backward", None, style)
+
+    def pair(self, row: Row) -> dict[str, Any]:
+        text = self._template.render(text=row.output)
+        if self._style == "completion":
+            return {"prompt": text, "completion": f" {row.instruction}"}
+        return {"prompt": [_turn("user", text)], "completion": [_turn("assistant", row.instruction)]}
+
+
+def _messages(row: Row, system: str) -> dict[str, Any]:
+    user = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
+    turns = [_turn("user", user), _turn("assistant", row.output)]
+    return {"id": row.id, "messages": [_turn("system", system), *turns] if system else turns}
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _schema(format: str, style: Style) -> pa.Schema:
+    if format == "messages":
+        return pa.schema([("id", pa.string()), ("messages", _MESSAGE)])
+    kind = pa.string() if style == "completion" else _MESSAGE
+    return pa.schema([("prompt", kind), ("completion", kind)])
+
+
+def _write(out: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
+    try:
+        if out.suffix.lower() == ".jsonl":
+            with out.open("x", encoding="utf-8") as lines:
+                lines.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+            return
+        with out.open("xb") as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+            part: list[dict[str, Any]] = []
+            for row in rows:
+                part.append(row)
+                if len(part) == BATCH:
+                    writer.write_table(pa.Table.from_pylist(part, schema=schema))
+                    part = []
+            if part:
+                writer.write_table(pa.Table.from_pylist(part, schema=schema))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); name another file") from None

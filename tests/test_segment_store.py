@@ -1,0 +1,154 @@
+"""The kept segments of a run: written once and in order, read again and read on after a stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from pipeline.segments import SegmentReader
+
+from pipeline import segment_store
+from pipeline.backtranslation_settings import CorpusSettings
+from pipeline.errors import InputError, RunStopped
+from pipeline.records import Segment
+from pipeline.runs import open_run
+from pipeline.segment_store import FOLDER, SegmentStore, read_parts, tally_of
+from pipeline.sources import open_corpus
+from pipeline.testing import ScriptedEngine, run_to_end
+
+
+@pytest.fixture
+def small_parts(monkeypatch) -> None:
+    """Parts of seven segments."""
+    monkeypatch.setattr(segment_store, "PART_ROWS", 7)
+
+
+def store_of(folder: Path, source: Path, attempt: int = 1) -> SegmentStore:
+    """A store over a corpus."""
+    settings = CorpusSettings(source=str(source))
+    return SegmentStore(folder, SegmentReader(open_corpus(settings), settings), attempt)
+
+
+async def take(store: SegmentStore, first: int, many: int) -> list[Segment]:
+    """Ask for units in order, until there are so many or no more."""
+    taken: list[Segment] = []
+    try:
+        for unit in range(first, first + many):
+            segment = await store(unit)
+            if segment is None:
+                break
+            taken.append(segment)
+    finally:
+        await store.close()
+    return taken
+
+
+def test_units_are_the_kept_segments_in_order(small_parts, corpus, tmp_path) -> None:
+    """All sixty come in the order of the corpus, over parts of seven, and then there are no more."""
+    segments = asyncio.run(take(store_of(tmp_path / "r", corpus(60)), 0, 100))
+    parts = read_parts(tmp_path / "r")
+
+    assert [segment.id for segment in segments] == [f"corpus.jsonl#{line}" for line in range(3, 63)]
+    assert [(part.first, part.end) for part in parts][:2] == [(0, 7), (7, 14)]
+    assert parts[-1].at_end
+
+
+@pytest.mark.parametrize("first", [0, 1, 7, 20, 59])
+def test_a_store_that_is_opened_again_goes_on(small_parts, corpus, tmp_path, first) -> None:
+    """After a stop anywhere, the segments asked for and all later ones are the same, and nothing is read twice."""
+    source = corpus(60)
+    whole = asyncio.run(take(store_of(tmp_path / "w", source), 0, 100))
+    before = asyncio.run(take(store_of(tmp_path / "r", source), 0, first + 1))
+    again = asyncio.run(take(store_of(tmp_path / "r", source, 2), first, 100))
+
+    assert before == whole[: first + 1]
+    assert again == whole[first:]
+    assert tally_of(tmp_path / "r") == tally_of(tmp_path / "w")
+
+
+def test_duplicates_of_segments_kept_before_a_stop_are_known(small_parts, corpus, tmp_path) -> None:
+    """A text that was kept before the stop is refused as a duplicate after it."""
+    source = corpus(30)
+    lines = source.read_text().splitlines()
+    source.write_text("\n".join([*lines, *lines[2:5], ""]))
+    asyncio.run(take(store_of(tmp_path / "r", source), 0, 3))
+    asyncio.run(take(store_of(tmp_path / "r", source, 2), 3, 100))
+    tally = tally_of(tmp_path / "r")
+
+    assert tally is not None
+    assert (tally.kept, tally.refused["duplicate"]) == (30, 3)
+
+
+def test_it_reads_one_part_ahead_and_no_further(small_parts, corpus, tmp_path) -> None:
+    """Asked for one unit of a long corpus, it writes two parts at most."""
+
+    async def ask() -> None:
+        store = store_of(tmp_path / "r", corpus(200))
+        await store(0)
+        await asyncio.sleep(0.5)
+        await store.close()
+
+    asyncio.run(ask())
+
+    assert len(read_parts(tmp_path / "r")) == 2
+
+
+def test_a_corpus_that_gives_nothing_is_refused(corpus, tmp_path) -> None:
+    """Where no piece is kept the sentence says why, before any engine is asked."""
+    with pytest.raises(InputError, match=r"none of its 2 pieces is kept \(.*too_short 1.*segments` shows"):
+        asyncio.run(take(store_of(tmp_path / "r", corpus(0)), 0, 1))
+
+
+def test_a_part_of_somebody_else_ends_this_run(small_parts, corpus, tmp_path) -> None:
+    """A record that is there already is never replaced: what was written for it is removed, and the run stops."""
+    source = corpus(30)
+    (tmp_path / "r" / FOLDER).mkdir(parents=True)
+    store = store_of(tmp_path / "r", source)
+    (tmp_path / "r" / FOLDER / "000000.json").write_text("{}")
+    with pytest.raises(RunStopped, match="another process"):
+        asyncio.run(take(store, 0, 1))
+
+    assert not list((tmp_path / "r" / FOLDER).glob("*.parquet"))
+
+
+def test_what_no_record_names_is_removed(backtranslation, tmp_path) -> None:
+    """A file of segments left by a kill before its record is removed when the run is opened."""
+    config = backtranslation(budget={"units": 5})
+    asyncio.run(run_to_end(config, tmp_path / "r", ScriptedEngine()))
+    stray = tmp_path / "r" / FOLDER / "segments-000009.parquet"
+    stray.write_bytes(b"half")
+    open_run(config, tmp_path / "r").close()
+
+    assert not stray.exists()
+    assert list((tmp_path / "r" / FOLDER).glob("segments-000000.parquet"))
+
+
+def test_a_changed_corpus_is_refused_by_name(backtranslation, corpus, tmp_path) -> None:
+    """A resume against a corpus of which a file has changed names the file; with it restored the run goes on."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    corpus(20, "texts/a.jsonl")
+    other = corpus(40, "texts/b.jsonl")
+    config = backtranslation(source=folder, budget={"units": 5})
+    asyncio.run(run_to_end(config, tmp_path / "r", ScriptedEngine()))
+    before = other.read_text()
+    other.write_text(before.replace("marks", "cards"))
+    with pytest.raises(InputError, match=r"the corpus is not the one .*b\.jsonl has changed"):
+        open_run(config, tmp_path / "r")
+    other.write_text(before)
+    open_run(config, tmp_path / "r").close()
+
+
+def test_a_damaged_record_is_named(small_parts, corpus, tmp_path) -> None:
+    """A record that is missing or cannot be read is one sentence with its path."""
+    asyncio.run(take(store_of(tmp_path / "r", corpus(30)), 0, 20))
+    record = tmp_path / "r" / FOLDER / "000001.json"
+    values = json.loads(record.read_text())
+    record.write_text(json.dumps({**values, "first": 8}))
+    with pytest.raises(InputError, match=r"000001\.json: the record before it is missing"):
+        read_parts(tmp_path / "r")
+    record.write_text("{")
+    with pytest.raises(InputError, match=r"000001\.json: not a record of segments"):
+        read_parts(tmp_path / "r")
