@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 
 from pipeline.settings import SamplingSettings, Settings
 
-# Headers of what is no text of a page's own (the paper names advertisement, forum, quick link and free newsletter).
+# Headers of what is no text of a page's own (the paper names advertisement, forum, quick link and free newsletter). A
+# word that may as well name a page's subject, such as "comments" or "index", is none.
 NAVIGATIONAL = (
     "advertisement,advertisements,forum,forums,quick link,quick links,free newsletter,newsletter,subscribe,"
-    "sign up,log in,login,navigation,menu,table of contents,contents,search,quick search,this page,index,"
-    "see also,related,related pages,related topics,related articles,share,share this,follow us,contact,"
-    "contact us,about us,comments,leave a comment,tags,categories,archive,archives,previous topic,next topic,"
-    "copyright,privacy policy,terms of use,cookies,footer,sponsors"
+    "sign up,log in,login,navigation,table of contents,contents,quick search,this page,see also,related pages,"
+    "related topics,related articles,share this,follow us,contact us,about us,leave a comment,previous topic,"
+    "next topic,copyright,privacy policy,terms of use,cookies,sponsors"
 ).split(",")
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, RunStopped
 from pipeline.novelty_files import DEFAULTS, Filter, Options, Tally, scorer_for
+from pipeline.other_runs import other_run
 from pipeline.report import clock, open_folder
 from pipeline.row_files import ending, read_pieces
 from pipeline.row_writer import require_new
@@ -39,7 +40,7 @@ def fill(folder: Path, out: Path | None = None, workers: int = 0) -> str:
         require_new(out)
         if ending(out) != ".parquet":
             raise InputError(f"{out}: --fill writes Parquet; give --out a name that ends in .parquet")
-    names, texts = _seeds(manifest)
+    names, texts = _held_first(manifest)
     tokenizer = manifest["config"]["novelty"].get("tokenizer", DEFAULTS.tokenizer)
     options = Options(folder, threshold=1.0, floor=0.0, tokenizer=tokenizer)  # nothing is above 1: all are kept
     tally = Tally()
@@ -70,6 +71,16 @@ def fill(folder: Path, out: Path | None = None, workers: int = 0) -> str:
     path = out or folder / ".run" / "nearest.parquet"
     write_file(path, sink.getvalue().to_pybytes())
     return f"{len(rows):,} instructions with their nearest in {path}, {clock(tally.seconds)}"
+
+
+def _held_first(manifest: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Ids and instructions of what a run's pool began with: its seeds, then what it had from other runs."""
+    names, texts = _seeds(manifest) if "seeds" in manifest else ([], [])
+    for entry in manifest.get("imports", ()):
+        for each in other_run(entry["folder"], "pool.from", [entry], pinned_only=True).instructions():
+            names.append(each.id)
+            texts.append(each.instruction)
+    return names, texts
 
 
 def _seeds(manifest: dict[str, Any]) -> tuple[list[str], list[str]]:

@@ -84,10 +84,10 @@ class OtherRun:
             yield from _tables_of(self.folder, commit, kind, columns)
 
 
-def other_run(path: str, key: str, pinned: Iterable[Mapping[str, Any]] = ()) -> OtherRun:
+def other_run(path: str, key: str, pinned: Iterable[Mapping[str, Any]] = (), *, pinned_only: bool = False) -> OtherRun:
     """A run as it is now, or, where `pinned` has an entry for it, as it was then.
 
-    Raises InputError where there is no run, or not the one that was pinned.
+    Raises InputError where there is no run, or with `pinned_only` not the one that was pinned.
     """
     folder = Path(path).expanduser()
     manifest = read_manifest(folder)
@@ -99,6 +99,8 @@ def other_run(path: str, key: str, pinned: Iterable[Mapping[str, Any]] = ()) -> 
         then = OtherRun(folder, key, manifest["run"], tuple(commits[: entry["commits"]]))
         if then.identity == {name: entry[name] for name in ("run", "commits", "digest")}:
             return then
+    if pinned_only:
+        raise InputError(f"{key}: {folder} does not hold the commits that were there; put the run back")
     return now
 
 

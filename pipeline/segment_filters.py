@@ -27,6 +27,7 @@ SLOTS = 112  # of a MinHash: an estimate of 0.8 is off by 0.04 (one standard dev
 BLOCK = 4096  # hashes kept in one array
 
 _FENCED = re.compile(r"^[ >\t]*(`{3,}|~{3,})[^\n]*\n.*?(?:^[ >\t]*\1|\Z)", re.MULTILINE | re.DOTALL)
+_TAG = re.compile(r"</?[a-zA-Z][^<>\n]{0,300}>")  # in Markdown: its words are nobody's
 # A line that begins with a mark of a list, a quotation or a table is not the same sentence as the one before.
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|[。！？]+|\n\s*\n|\n(?=[ \t]*(?:[-*+>|#]|\d{1,9}[.)])\s)")
 
@@ -86,7 +87,7 @@ def repeats_a_sentence(text: str, threshold: float) -> bool:
     Fenced code is left out: its lines are alike by nature. Only sentences with rare trigrams in common are compared, so
     time grows with the text and not with its square.
     """
-    sentences = [_trigrams(sentence) for sentence in _SENTENCE_END.split(_FENCED.sub("\n\n", text))]
+    sentences = [_trigrams(sentence) for sentence in _SENTENCE_END.split(_TAG.sub(" ", _FENCED.sub("\n\n", text)))]
     counts = Counter(trigram for trigrams in sentences for trigram in trigrams)
     by_trigram: defaultdict[tuple[str, ...], list[Trigrams]] = defaultdict(list)
     for trigrams in sentences:

@@ -330,10 +330,9 @@ def _json_lines(
     row = -1
     while line := stream.readline(limit + 1):
         row += 1
-        size, whole = len(line), len(line) <= limit
-        while not line.endswith(b"\n") and (line := stream.readline(1 << 20)):
-            size += len(line)
-            whole = False
+        size, whole, end = len(line), len(line) <= limit, line[-1:]
+        while end != b"\n" and (more := stream.readline(1 << 20)):
+            size, whole, end = size + len(more), False, more[-1:]
         if row < start:
             continue
         if not whole:

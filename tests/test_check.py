@@ -10,7 +10,7 @@ from pipeline.check import check_context, check_plan
 from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.models import load_tokenizer
-from pipeline.runs import make_plan
+from pipeline.plan import make_plan
 from tests.chat_models import make_model
 
 

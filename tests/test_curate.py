@@ -57,9 +57,7 @@ def test_every_scored_pair_is_scored_once_more(first, tables, tmp_path) -> None:
 
     assert before.keys() == after.keys()
     assert done.state.counters.units == len(before) > 30
-    assert sorted(after, key=lambda name: after[name]["unit"]) == sorted(
-        before, key=lambda name: before[name]["unit"]
-    )
+    assert sorted(after, key=lambda name: after[name]["unit"]) == sorted(before, key=lambda name: before[name]["unit"])
     for name, row in after.items():
         old = before[name]
         assert {key: row[key] for key in ("instruction", "output", "source", "model", "recipe")} == {

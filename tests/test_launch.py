@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.launch import launch
 from pipeline.progress import while_waiting
 from pipeline.records import Completion, Request, Stage
-from pipeline.runs import read_manifest
+from pipeline.shards import read_manifest
 from pipeline.testing import scripted_answer
 
 

@@ -7,10 +7,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from pipeline.errors import InputError
+from pipeline.novelty_fill import fill
 from pipeline.other_runs import other_run
 from pipeline.plan import make_plan
 from pipeline.records import Completion, Request, Stage
@@ -101,3 +103,12 @@ def test_other_run_reads_in_order(first, tables) -> None:
     ids = [each.id for each in other_run(str(first), "pool.from").instructions()]
 
     assert ids == [row["instruction_id"] for row in tables(first)["pool"]]
+
+
+def test_the_full_nearest_looks_among_imports_too(first, scripted, tables, tmp_path) -> None:
+    """`novelty --fill` of a run with imports finds their instructions as the nearest ones."""
+    run(scripted(name="s", seed=7, target=20, pool={"from": str(first)}), tmp_path / "r")
+    fill(tmp_path / "r", tmp_path / "nearest.parquet")
+    nearest = pq.read_table(tmp_path / "nearest.parquet")["nearest_id"].to_pylist()
+
+    assert any(name.startswith("t/") for name in nearest)

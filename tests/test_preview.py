@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from pipeline.counters import Counters
+from pipeline.plan import make_plan
 from pipeline.preview import forecast, preview_units
-from pipeline.runs import make_plan
 from pipeline.testing import ScriptedEngine, run_to_end
 
 
@@ -54,3 +54,18 @@ def test_a_forecast_scales_what_was_counted() -> None:
 def test_no_forecast_from_nothing() -> None:
     """Where nothing was admitted, it says so."""
     assert "none: nothing was admitted" in "\n".join(forecast(Counters(units=2), 100, engines=1))
+
+
+def test_a_preview_of_backtranslation_begins_with_the_corpus(backtranslation, tables, tmp_path) -> None:
+    """Its units are the first segments, with prompt, answer and score, and nothing is written."""
+    config = backtranslation()
+    units, counters = shown(config, 6)
+    asyncio.run(run_to_end(config, tmp_path / "r", ScriptedEngine()))
+    before = tables(tmp_path / "r")
+    rows = [row for row in before["data"] + before["rejected"] if row["unit"] < 6]
+
+    assert [unit.exchanges[0][0].key.stage for unit in units] == ["augmentation"] * 6
+    assert counters.candidates == len(rows) == 6
+    assert {row.id for unit in units for row in unit.result.examples} == {
+        row["id"] for row in before["data"] if row["unit"] < 6
+    }

@@ -11,7 +11,9 @@ import pytest
 
 from pipeline.errors import InputError, RunStopped
 from pipeline.fingerprint import differing_keys
-from pipeline.runs import is_running, make_plan, open_planned, open_run, plan_for, read_events, read_manifest
+from pipeline.plan import make_plan
+from pipeline.runs import is_running, open_planned, open_run, plan_for, read_events
+from pipeline.shards import read_manifest
 from pipeline.testing import ScriptedEngine, run_to_end
 
 

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-from pipeline.segments import SegmentReader
 
 from pipeline import segment_store
 from pipeline.backtranslation_settings import CorpusSettings
@@ -15,6 +14,7 @@ from pipeline.errors import InputError, RunStopped
 from pipeline.records import Segment
 from pipeline.runs import open_run
 from pipeline.segment_store import FOLDER, SegmentStore, read_parts, tally_of
+from pipeline.segments import SegmentReader
 from pipeline.sources import open_corpus
 from pipeline.testing import ScriptedEngine, run_to_end
 

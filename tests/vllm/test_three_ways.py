@@ -15,9 +15,9 @@ import pytest
 
 from actors import cluster
 from pipeline.config import Config, load_config, parse_config
+from pipeline.plan import make_plan
 from pipeline.prompting import shipped_text
 from pipeline.report import read_rows, status
-from pipeline.runs import make_plan
 from pipeline.testing import run_to_end
 from tests.vllm.server import KEY, VARIABLE
 
