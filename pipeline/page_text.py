@@ -150,6 +150,8 @@ class _Page:
         if self._verbatim:
             self._verbatim += tag in _VERBATIM
             self._end_verbatim_line(tag)
+            if tag == "br":
+                self.text("\n")
         elif tag == "br" and self._code is not None:
             self.text(" ")
         elif tag == "br":
@@ -243,13 +245,14 @@ class _Page:
         line = self._lines[-1]
         code = " ".join("".join(line[self._code + 1 :]).split())
         ticks = "``" if "`" in code else "`"
-        line[self._code :] = [ticks + code + ticks] if code else [" "]
+        spaces = [" "] if len(line) > self._code + 1 else []
+        line[self._code :] = [ticks + code + ticks] if code else spaces
         self._code = None
 
     def _end_verbatim_line(self, tag: str) -> None:
-        """Inside <pre>: a <br> is a line end, and so is the edge of a block where none is yet."""
+        """Inside <pre> the edge of a block ends a line, unless it has ended."""
         line = self._lines[-1]
-        if tag == "br" or (tag in _BLOCKS and line and not line[-1].endswith("\n")):
+        if tag in _BLOCKS and line and not line[-1].endswith("\n"):
             line.append("\n")
 
     def _end_verbatim(self) -> None:

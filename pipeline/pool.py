@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,14 +29,23 @@ class Pool:
     """
 
     def __init__(
-        self, seeds: Sequence[Seed], imported: Sequence[Demonstration] = (), *, sample_imported: bool = False
+        self,
+        seeds: Sequence[Seed],
+        imported: Sequence[Demonstration] = (),
+        *,
+        sample_imported: bool = False,
+        window: int | None = None,
     ) -> None:
-        """`imported` are instructions of other runs: held for novelty, and drawn only with `sample_imported`."""
+        """`imported` are instructions of other runs: held for novelty, and drawn only with `sample_imported`.
+
+        With `window`, lengths are known of so many units back and one more, whatever the run's length.
+        """
         self._seeds = [Demonstration(seed.id, seed.instruction, False) for seed in seeds]
         self._imported = list(imported)
         self._drawn = self._imported if sample_imported else []
         self._admitted: list[Demonstration] = []
-        self._lengths: list[int] = []
+        self._lengths: deque[int] = deque(maxlen=None if window is None else window + 1)
+        self._units = 0
         self._scorer: Scorer | None = None
 
     @property
@@ -46,7 +56,7 @@ class Pool:
     @property
     def units(self) -> int:
         """Units that have passed the gate."""
-        return len(self._lengths)
+        return self._units
 
     def __len__(self) -> int:
         """Seeds, imports and admitted instructions: their positions, as scorers count them."""
@@ -84,10 +94,11 @@ class Pool:
     def close_unit(self) -> None:
         """The next unit in order has passed the gate."""
         self._lengths.append(len(self._admitted))
+        self._units += 1
 
     def length_after(self, unit: int) -> int:
         """Admitted instructions when `unit` had passed the gate; 0 for units before the first."""
-        return self._lengths[unit] if unit >= 0 else 0
+        return self._lengths[unit - self._units + len(self._lengths)] if unit >= 0 else 0
 
     def sample(self, length: int, size: int, machine_made: int, rng: random.Random) -> list[Demonstration]:
         """`size` demonstrations, shuffled: up to `machine_made` of the imports that are drawn and of the first `length`

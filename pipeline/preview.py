@@ -64,7 +64,7 @@ async def preview_units(plan: Plan, engine: Engine, count: int, show: Callable[[
         update={"budget": BudgetSettings(units=count), "target": count * 1000, "shards": ShardSettings(rows=1)}
     )
     imported = [instruction for run in plan.imports for instruction in run.instructions()]
-    pool = Pool(plan.seeds, imported, sample_imported=config.pool.sample_imported)
+    pool = Pool(plan.seeds, imported, sample_imported=config.pool.sample_imported, window=plan.window)
     state = State(pool, Counters(), Stops(config, plan.window), plan.run_name, plan.window)
     recorder = _Recorder(engine)
 

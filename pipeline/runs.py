@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -64,6 +64,7 @@ class Run:
             empty: dict[str, Sequence[object]] = {"data": []}
             self.commits.append(self._shards.write_commit(0, range(0), empty, Counters().to_json(), []))
         self.state = resume_state(plan, folder, self.commits)
+        self.commits = [_without_gate(commit) for commit in self.commits]
         self.segments: SegmentStore | None = None
         if plan.corpus is not None:
             reader = SegmentReader(plan.corpus, plan.config.corpus)
@@ -108,7 +109,7 @@ class Run:
             final["overshoot_tokens"] = overshoot_tokens
         units = range(first, first + len(results))
         commit = self._shards.write_commit(len(self.commits), units, tables, counters.to_json(), gate, final)
-        self.commits.append(commit)
+        self.commits.append(_without_gate(commit))
         self.event("commit", number=commit.number, first=commit.first, end=commit.end)
         with suppress(OSError):  # the commit is made; its event waits for the next flush
             self.flush_events()
@@ -238,7 +239,7 @@ def is_running(folder: Path) -> bool:
 def resume_state(plan: Plan, folder: Path, commits: Sequence[Commit]) -> State:
     """The pool, counters and stop rules as the committed units leave them; the rows come from the shards."""
     imported = [instruction for run in plan.imports for instruction in run.instructions()]
-    pool = Pool(plan.seeds, imported, sample_imported=plan.config.pool.sample_imported)
+    pool = Pool(plan.seeds, imported, sample_imported=plan.config.pool.sample_imported, window=plan.window)
     stops = Stops(plan.config, plan.window)
     counters = Counters.from_json(commits[-1].counters)
     if commits[-1].end != counters.units:
@@ -268,6 +269,11 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     """Every event of `.run/log/`, in the order of attempts and flushes."""
     files = sorted((folder / ".run" / "log").glob("[0-9]*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def _without_gate(commit: Commit) -> Commit:
+    """A commit as it is kept in memory, which must not grow with the units of a run."""
+    return replace(commit, gate=())
 
 
 def _known_files(folder: Path) -> list[CorpusFile]:

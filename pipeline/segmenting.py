@@ -208,13 +208,17 @@ def _without_comments(lines: Sequence[str], code: bytearray) -> list[str | None]
         stretch = "\n".join(lines[start:end])
         if not code[start] and "<!--" in stretch:
             for number, line in enumerate(_cut_out_comments(stretch).split("\n"), start):
-                shown[number] = line if line.strip() or not lines[number].strip() else None
+                words = line.replace("\0", "")
+                shown[number] = words if words.strip() or line == lines[number] else None
         start = end
     return shown
 
 
 def _cut_out_comments(text: str) -> str:
-    """Text without comments but with their line ends. One right behind a backtick is code; one never closed stays."""
+    """Text without comments but with their line ends, a NUL behind each.
+
+    A comment right behind a backtick is code, and one that is never closed stays.
+    """
     parts: list[str] = []
     place = end = 0
     while (start := text.find("<!--", place)) >= 0:
@@ -224,6 +228,6 @@ def _cut_out_comments(text: str) -> str:
             parts.append(text[place : start + 4])
             place = start + 4
         else:
-            parts += text[place:start], "\n" * text.count("\n", start, end)
+            parts += text[place:start], "\n\0" * text.count("\n", start, end)
             place = end + 3
     return "".join([*parts, text[place:]])

@@ -141,7 +141,7 @@ class _Tally:
             self.characters += len(found.segment.text)
             if self.counts["kept"] % self._every == 0:
                 self._kept.append(asdict(found.segment))
-            if len(self._kept) > 2 * self._samples + 1:
+            if len(self._kept) > 16 * self._samples:
                 self._kept = self._kept[::2]
                 self._every *= 2
         elif found.unfit is not None:

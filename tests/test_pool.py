@@ -109,3 +109,15 @@ def test_a_scorer_holds_what_the_pool_holds() -> None:
 
     assert pool.scored
     assert asyncio.run(pool.nearest(asked)) == [(12, 1.0), (11, 1.0), (3, 1.0), None]
+
+
+def test_lengths_are_held_for_a_window_only() -> None:
+    """However many units pass, the lengths of the last window and one more are known, and no others are held."""
+    pool = Pool(SEEDS, window=4)
+    for unit in range(1000):
+        pool.admit(f"t/{unit}/0", f"Instruction number {unit}.")
+        pool.close_unit()
+
+    assert [pool.length_after(unit) for unit in range(995, 1000)] == list(range(996, 1001))
+    assert pool.units == 1000
+    assert len(pool._lengths) == 5

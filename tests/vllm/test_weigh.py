@@ -36,7 +36,7 @@ ODD = tuple(f"{text}\n{LEAD}" for text in ("Task: Write a list of three fruits."
 
 def pairs() -> tuple[str, ...]:
     """The demo's prompts for a score, of a few shipped seeds."""
-    template = Template(shipped_text("demo/curate.txt").rstrip("\n"))
+    template = Template(shipped_text("demo/curation.txt").rstrip("\n"))
     seeds = parse_seeds(shipped_text("seeds.jsonl"), "seeds.jsonl")
     shown = [(seed.instruction, seed.instances[0].output) for seed in seeds[:20]]
     return tuple(template.substitute(instruction=instruction, output=output) for instruction, output in shown)
