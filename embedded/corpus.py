@@ -121,6 +121,8 @@ class Corpus:
         self._labelled = tuple(seed for seed in seeds if seed.is_classification)
         self._unlabelled = tuple(seed for seed in seeds if not seed.is_classification)
         self._natural = natural_sentences(seeds)
+        # The share of their full length that titled texts have. Copying is learnt on short texts, then on long ones.
+        self.reach = 1.0
         self._makers: dict[str, Callable[[], Document]] = {
             "bootstrap": self._bootstrap,
             "classification": self._classification,
@@ -234,7 +236,7 @@ class Corpus:
         if rng.random() < 0.06:
             text, instruction = self._short_pair()
         else:
-            made = passage(rng, self._natural)
+            made = passage(rng, self._natural, reach=self.reach if rng.random() < 0.8 else 0.0)
             text = f"{made.header.title}\n\n{made.body}"
             instruction = asked(rng, made.header.title, made.header.form)
         return Document("augmentation", demo_prompt("augmentation", text=text), f" {instruction}", False)

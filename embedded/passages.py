@@ -102,9 +102,12 @@ def _parts(rng: Random, of: Header, kind: str) -> tuple[tuple[str, ...], tuple[s
     return opening, middle, closing if kind not in ("open", "cut late", "cut early") else middle
 
 
-def body(rng: Random, of: Header, kind: str, natural: Sequence[str]) -> str:
-    """A text of that kind under the header; some sentences may be `natural` ones, for the sound of real prose."""
-    size = rng.choice((rng.randint(150, 500), rng.randint(300, 900), rng.randint(600, 1400)))
+def body(rng: Random, of: Header, kind: str, natural: Sequence[str], reach: float = 1.0) -> str:
+    """A text of that kind under the header; some sentences may be `natural` ones, for the sound of real prose.
+
+    `reach` is the share of the full length; at 0 there are two sentences.
+    """
+    size = round(reach * rng.choice((rng.randint(150, 500), rng.randint(300, 900), rng.randint(600, 1400))))
     opening, middle, closing = _parts(rng, of, kind)
     makers = _palette(rng, of.title)
     slots = {"s": of.subject} | ({"a": of.act} if of.act in (*vocabulary.STATES, *vocabulary.DEEDS) else {})
@@ -143,12 +146,12 @@ def _cut(rng: Random, text: str, kind: str) -> str:
     return re.sub(r"[.,!?;:]+$", "", kept)
 
 
-def passage(rng: Random, natural: Sequence[str], kind: str | None = None) -> Passage:
+def passage(rng: Random, natural: Sequence[str], kind: str | None = None, reach: float = 1.0) -> Passage:
     """A section of a kind, or of any."""
     kind = kind or rng.choices(KINDS, _KIND_WEIGHTS)[0]
     calls = kind in ("blog", "advert", "forum", "navigation", "mixed", "personal") and rng.random() < 0.5
     of = header(rng, "call") if calls else header(rng)
-    return Passage(of, body(rng, of, kind, natural), kind)
+    return Passage(of, body(rng, of, kind, natural, reach), kind)
 
 
 def judged(rng: Random, natural: Sequence[str]) -> tuple[str, str, int, str]:

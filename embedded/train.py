@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -32,6 +33,8 @@ ROWS = 4
 PEAK_RATE = 3e-3
 SECOND_RATE = 1.5e-3
 WARMUP_STEPS = 60
+# Documents among which the next one for a row is chosen.
+WAITING = 48
 
 
 def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
@@ -72,6 +75,21 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of tokens with a weight each, the number of the document that each is from, and its place in there."""
+
+    tokens: Tensor
+    weights: Tensor
+    owners: Tensor
+    places: Tensor
+
+    def mask(self) -> Tensor:
+        """Who may look at whom: earlier tokens of the same document."""
+        same = self.owners[:, :, None] == self.owners[:, None, :]
+        return (same & torch.ones(ROW_TOKENS, ROW_TOKENS, dtype=torch.bool).tril())[:, None]
+
+
 def _tokens(tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[list[int], list[float]]:
     # Prompt and completion are tokenised apart, because that is how they meet when the model is served.
     prompt = tokenizer.encode(document.prompt, add_special_tokens=False)
@@ -80,18 +98,38 @@ def _tokens(tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[lis
     return prompt + completion, weights
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, corpus: Corpus) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows of tokens with a weight each; documents follow one another, and a row may begin inside one."""
-    size = ROWS * ROW_TOKENS
+def _row(waiting: list[tuple[list[int], list[float]]]) -> tuple[list[int], list[float], list[int], list[int]]:
+    """Whole documents, the first that waits and then the longest that still fits; the rest of the row is empty."""
     tokens: list[int] = []
     weights: list[float] = []
-    for document in corpus:
-        more_tokens, more_weights = _tokens(tokenizer, document)
+    owners: list[int] = []
+    places: list[int] = []
+    chosen = 0
+    while True:
+        more_tokens, more_weights = waiting.pop(chosen)
+        owners += [len(owners)] * len(more_tokens)
+        places += range(len(more_tokens))
         tokens += more_tokens
         weights += more_weights
-        while len(tokens) >= size:
-            yield torch.tensor(tokens[:size]).view(ROWS, -1), torch.tensor(weights[:size]).view(ROWS, -1)
-            tokens, weights = tokens[size:], weights[size:]
+        left = ROW_TOKENS - len(tokens)
+        fitting = [(len(one), number) for number, (one, _) in enumerate(waiting) if len(one) <= left]
+        if not fitting:
+            break
+        chosen = max(fitting)[1]
+    return tokens + [0] * left, weights + [0.0] * left, owners + [-1] * left, places + [0] * left
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, corpus: Corpus) -> Iterator[Rows]:
+    """Rows of whole documents, packed; a document that is longer than a row is left out."""
+    documents = (_tokens(tokenizer, document) for document in corpus)
+    fitting = (one for one in documents if len(one[0]) <= ROW_TOKENS)
+    waiting: list[tuple[list[int], list[float]]] = []
+    while True:
+        rows = []
+        for _ in range(ROWS):
+            waiting += islice(fitting, WAITING - len(waiting))
+            rows.append(_row(waiting))
+        yield Rows(*(torch.tensor(list(part)) for part in zip(*rows, strict=True)))
 
 
 def rate(step: int, done: float) -> float:
@@ -101,7 +139,7 @@ def rate(step: int, done: float) -> float:
 
 def train(
     model: LlamaForCausalLM,
-    rows: Iterator[tuple[Tensor, Tensor]],
+    rows: Iterator[Rows],
     steps: int,
     minutes: float,
     compiled: bool,
@@ -119,7 +157,7 @@ def train(
     started = time.monotonic()
     model.train()
     forward = torch.compile(model) if compiled else model
-    for step, (tokens, weights) in zip(range(steps), rows, strict=False):
+    for step, row in zip(range(steps), rows, strict=False):
         done = max(step / steps, (time.monotonic() - started) / (60 * minutes))
         if done >= 1:
             break
@@ -127,11 +165,11 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = peak * rate(step, done)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = forward(input_ids=tokens).logits
+            logits = forward(input_ids=row.tokens, attention_mask=row.mask(), position_ids=row.places).logits
         each = nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none"
+            logits[:, :-1].flatten(0, 1).float(), row.tokens[:, 1:].flatten(), reduction="none"
         )
-        wanted = weights[:, 1:].flatten()
+        wanted = row.weights[:, 1:].flatten()
         loss = (each * wanted).sum() / wanted.sum()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -142,7 +180,7 @@ def train(
         if (step + 1) % 50 == 0:
             spent = time.monotonic() - started
             left = spent / (step + 1) * (steps - step - 1)
-            speed = (step + 1) * tokens.numel() / spent
+            speed = (step + 1) * row.tokens.numel() / spent
             mean = sum(losses[-50:]) / 50
             print(
                 f"step {step + 1}/{steps}  loss {mean:.3f}  {speed:,.0f} tokens/s  {left / 60:.1f} min left", flush=True

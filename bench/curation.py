@@ -1,0 +1,195 @@
+"""What does a score cost? Pairs a second of the one-step judge, beside a reason first and beside free text.
+
+    python bench/curation.py [--pairs 240] [--tokens 128] [--rounds 3]
+
+The same pairs go to the same engine (real vLLM in a Ray actor on all cores, the embedded model) in three ways, which
+alternate: `score`, the recipe's one step; `rationale`, its reason and then the step; and free text that ends in a score,
+read with a regular expression, as the published reproductions do it. All three ask with the recipe's own prompts for
+any model. The embedded model has learned no reasons, so a reason and a free text are made to have exactly `--tokens`
+tokens. The end of each instruction is a mark of its round and way, so that no measurement finds its pairs in the prefix
+cache, only the scale that stands before all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config, parse_config
+from pipeline.curation import Judge
+from pipeline.models import model_path
+from pipeline.records import Completion, Request, RequestKey, Sampling, Stage
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results"
+TEXTS = ROOT / "embedded" / "texts"
+SCORE = re.compile(r"Score:\s*([1-5])")
+WAYS = ("score", "rationale", "free text")
+WARM = 16  # pairs before the first measurement of each way
+
+Pair = tuple[str, str]
+Result = dict[str, float]
+
+
+def configuration(mode: str, tokens: int) -> Config:
+    """A backtranslation with the shipped prompts, on one engine over all cores."""
+    engine = {
+        "model": "shipped:embedded",
+        "style": "completion",
+        "num_gpus": 0,
+        "num_cpus": os.cpu_count(),
+        "vllm": {"dtype": "bfloat16", "max_model_len": 2048, "max_num_seqs": 64},
+    }
+    values = {
+        "recipe": "backtranslation",
+        "corpus": {"source": str(TEXTS)},
+        "curation": {"mode": mode, "rationale_sampling": {"max_tokens": tokens, "stop": []}},
+        "engine": engine,
+    }
+    return parse_config(values, "bench/curation.py")
+
+
+def make_pairs(count: int) -> list[Pair]:
+    """Sections of the shipped corpus, each asked for by its own header and then by those after it."""
+    sections: list[Pair] = []
+    for path in sorted(TEXTS.glob("*.md")):
+        for part in re.split(r"(?m)^#+ ", path.read_text(encoding="utf-8"))[1:]:
+            header, _, text = part.partition("\n")
+            if 300 <= len(text.strip()) <= 3000:
+                sections.append((header.strip(), text.strip()))
+    headers = [header for header, _ in sections]
+    pairs = [
+        (f"Write what one should know about this: {headers[(place + shift) % len(headers)]}.", text)
+        for shift in range(-(-count // len(sections)))
+        for place, (_, text) in enumerate(sections)
+    ]
+    return pairs[:count]
+
+
+class Counted:
+    """`generate` of a pool, with the tokens that it cost."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self.asked = self.answered = 0
+
+    async def generate(self, request: Request) -> Completion:
+        done: Completion = await self._pool.generate(request)
+        self.asked += done.prompt_tokens
+        self.answered += done.completion_tokens
+        return done
+
+
+def scorers(tokens: int) -> dict[str, Callable[[int, Pair, Counted], Awaitable[bool]]]:
+    """The three ways; each says whether it read a score of a pair."""
+    judges = {mode: Judge(configuration(mode, tokens)) for mode in ("score", "rationale")}
+    sampling = Sampling(tokens, 0.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, ())
+
+    def by(judge: Judge) -> Callable[[int, Pair, Counted], Awaitable[bool]]:
+        async def score(unit: int, pair: Pair, engine: Counted) -> bool:
+            await judge.judge(RequestKey(unit, Stage.CURATION), *pair, engine.generate)
+            return True  # it raises nothing: every answer is one of the five
+
+        return score
+
+    async def freely(unit: int, pair: Pair, engine: Counted) -> bool:
+        prompt = judges["rationale"].prompts.rationale(*pair)
+        answer = await engine.generate(Request(RequestKey(unit, Stage.RATIONALE), prompt, sampling))
+        return SCORE.search(answer.text) is not None
+
+    return {"score": by(judges["score"]), "rationale": by(judges["rationale"]), "free text": freely}
+
+
+async def measure(score: Any, pool: Any, pairs: list[Pair], mark: str) -> Result:
+    """All pairs at once: seconds, tokens a pair, and the share of them of which a score was read."""
+    engine = Counted(pool)
+    marked = [(f"{instruction} ({mark})", text) for instruction, text in pairs]
+    began = time.perf_counter()
+    read = await asyncio.gather(*(score(unit, pair, engine) for unit, pair in enumerate(marked)))
+    seconds = time.perf_counter() - began
+    return {
+        "seconds": seconds,
+        "pairs_per_s": len(pairs) / seconds,
+        "prompt_tokens": engine.asked / len(pairs),
+        "output_tokens": engine.answered / len(pairs),
+        "read": sum(read) / len(pairs),
+    }
+
+
+async def run(pairs: list[Pair], tokens: int, rounds: int) -> dict[str, list[Result]]:
+    """Start the engine, warm each way up, and measure them in turn."""
+    from actors import cluster, vllm_engine
+
+    class Forced(vllm_engine.VllmEngine):
+        """The real engine, whose free answers have exactly `max_tokens` tokens."""
+
+        async def start(self, cores: tuple[int, ...] = ()) -> Any:
+            own = vllm_engine.sampling_params
+
+            def forced(request: Request, step: Any = None) -> Any:
+                params = own(request, step)
+                if step is None:
+                    params.min_tokens, params.ignore_eos = request.sampling.max_tokens, True
+                return params
+
+            vllm_engine.sampling_params = forced
+            return await super().start(cores)
+
+    settings = configuration("score", tokens).engine
+    cluster.connect()
+    pool = cluster.actor_pool(Forced, (model_path(settings.model or ""), settings), settings)
+    ways = scorers(tokens)
+    measured: dict[str, list[Result]] = {way: [] for way in WAYS}
+    try:
+        await pool.start()
+        for way in WAYS:
+            await measure(ways[way], pool, pairs[:WARM], f"warm {way}")
+        for number in range(rounds):
+            for way, results in measured.items():
+                results.append(await measure(ways[way], pool, pairs, f"round {number} {way}"))
+                print(f"round {number + 1}  {way:<9} {results[-1]}", flush=True)
+    finally:
+        await pool.close()
+        cluster.disconnect()
+    return measured
+
+
+def report(measured: dict[str, list[Result]], pairs: int, tokens: int) -> None:
+    """Print the table and write it as JSON."""
+    middle = {
+        way: {name: statistics.median(result[name] for result in results) for name in results[0]}
+        for way, results in measured.items()
+    }
+    base = middle["free text"]["pairs_per_s"]
+    print(
+        f"\n{pairs} pairs, free text of {tokens} tokens, {os.cpu_count()} cores, median of {len(measured['score'])}\n"
+    )
+    print("| | pairs/s | of free text's | output tokens a pair | prompt tokens a pair |\n|---|---|---|---|---|")
+    for way, each in middle.items():
+        rate, times = each["pairs_per_s"], each["pairs_per_s"] / base
+        print(f"| {way} | {rate:.1f} | {times:.1f} | {each['output_tokens']:.0f} | {each['prompt_tokens']:.0f} |")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "curation.json").write_text(json.dumps({"median": middle, "all": measured}, indent=1))
+
+
+def main() -> None:
+    """Measure, and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=240)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    pairs = make_pairs(options.pairs)
+    report(asyncio.run(run(pairs, options.tokens, options.rounds)), len(pairs), options.tokens)
+
+
+if __name__ == "__main__":
+    main()
