@@ -1,13 +1,14 @@
 """What does a score cost? Pairs a second of the one-step judge, beside a reason first and beside free text.
 
-    python bench/curation.py [--pairs 240] [--tokens 128] [--rounds 3]
+    python bench/curation.py [--pairs 256] [--tokens 128] [--rounds 2]
 
-The same pairs go to the same engine (real vLLM in a Ray actor on all cores, the embedded model) in three ways, which
-alternate: `score`, the recipe's one step; `rationale`, its reason and then the step; and free text that ends in a score,
-read with a regular expression, as the published reproductions do it. All three ask with the recipe's own prompts for
-any model. The embedded model has learned no reasons, so a reason and a free text are made to have exactly `--tokens`
-tokens. The end of each instruction is a mark of its round and way, so that no measurement finds its pairs in the prefix
-cache, only the scale that stands before all of them.
+The same pairs go to the same engine (real vLLM in a Ray actor on one core, the embedded model) in three ways: `score`,
+the recipe's one step; `rationale`, its reason and then the step; and free text that ends in a score, read with a
+regular expression, as published reproductions do it. All ask with the recipe's own prompts for any model, and take
+turns after every 64 pairs, so that what else the machine does falls on all three; the CPU time of the engine's process
+does without it. The embedded model has learned no
+reasons, so a reason and a free text are made to have exactly `--tokens` tokens. Each instruction ends in a mark of its
+round and way: no measurement finds its pairs in the prefix cache, but only the scale that stands before all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import asyncio
 import json
 import os
 import re
-import statistics
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -33,19 +33,19 @@ RESULTS = Path(__file__).parent / "results"
 TEXTS = ROOT / "embedded" / "texts"
 SCORE = re.compile(r"Score:\s*([1-5])")
 WAYS = ("score", "rationale", "free text")
-WARM = 16  # pairs before the first measurement of each way
+TURN = 64  # pairs, all at once, that one way scores before the next has its turn
 
 Pair = tuple[str, str]
 Result = dict[str, float]
 
 
 def configuration(mode: str, tokens: int) -> Config:
-    """A backtranslation with the shipped prompts, on one engine over all cores."""
+    """A backtranslation with the shipped prompts, on one engine of one core."""
     engine = {
         "model": "shipped:embedded",
         "style": "completion",
         "num_gpus": 0,
-        "num_cpus": os.cpu_count(),
+        "num_cpus": 1,
         "vllm": {"dtype": "bfloat16", "max_model_len": 2048, "max_num_seqs": 64},
     }
     values = {
@@ -110,18 +110,24 @@ def scorers(tokens: int) -> dict[str, Callable[[int, Pair, Counted], Awaitable[b
 
 async def measure(score: Any, pool: Any, pairs: list[Pair], mark: str) -> Result:
     """All pairs at once: seconds, tokens a pair, and the share of them of which a score was read."""
-    engine = Counted(pool)
+    engine, process = Counted(pool), (await pool.handles[0].ping()).pid
     marked = [(f"{instruction} ({mark})", text) for instruction, text in pairs]
-    began = time.perf_counter()
+    began, used = time.perf_counter(), cpu_seconds(process)
     read = await asyncio.gather(*(score(unit, pair, engine) for unit, pair in enumerate(marked)))
     seconds = time.perf_counter() - began
     return {
         "seconds": seconds,
-        "pairs_per_s": len(pairs) / seconds,
+        "cpu_seconds": cpu_seconds(process) - used,
         "prompt_tokens": engine.asked / len(pairs),
         "output_tokens": engine.answered / len(pairs),
         "read": sum(read) / len(pairs),
     }
+
+
+def cpu_seconds(process: int) -> float:
+    """What a process on this machine has used so far, all its threads together."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def run(pairs: list[Pair], tokens: int, rounds: int) -> dict[str, list[Result]]:
@@ -151,11 +157,13 @@ async def run(pairs: list[Pair], tokens: int, rounds: int) -> dict[str, list[Res
     try:
         await pool.start()
         for way in WAYS:
-            await measure(ways[way], pool, pairs[:WARM], f"warm {way}")
-        for number in range(rounds):
+            await measure(ways[way], pool, pairs[:TURN], f"warm {way}")
+        for turn in range(rounds * len(pairs) // TURN):
+            begin = turn * TURN % len(pairs)
             for way, results in measured.items():
-                results.append(await measure(ways[way], pool, pairs, f"round {number} {way}"))
-                print(f"round {number + 1}  {way:<9} {results[-1]}", flush=True)
+                shown = pairs[begin : begin + TURN]
+                results.append(await measure(ways[way], pool, shown, f"turn {turn} {way}"))
+                print(f"turn {turn + 1}  {way:<9} {results[-1]}", flush=True)
     finally:
         await pool.close()
         cluster.disconnect()
@@ -164,28 +172,31 @@ async def run(pairs: list[Pair], tokens: int, rounds: int) -> dict[str, list[Res
 
 def report(measured: dict[str, list[Result]], pairs: int, tokens: int) -> None:
     """Print the table and write it as JSON."""
-    middle = {
-        way: {name: statistics.median(result[name] for result in results) for name in results[0]}
-        for way, results in measured.items()
-    }
-    base = middle["free text"]["pairs_per_s"]
+    turns = len(measured["score"])
+    print(f"\n{pairs} pairs, {turns} turns of {TURN}, free text of {tokens} tokens, one core\n")
     print(
-        f"\n{pairs} pairs, free text of {tokens} tokens, {os.cpu_count()} cores, median of {len(measured['score'])}\n"
+        "| | pairs/s | of free text's | pairs per CPU second | of free text's | output tokens a pair | prompt tokens |"
     )
-    print("| | pairs/s | of free text's | output tokens a pair | prompt tokens a pair |\n|---|---|---|---|---|")
-    for way, each in middle.items():
-        rate, times = each["pairs_per_s"], each["pairs_per_s"] / base
-        print(f"| {way} | {rate:.1f} | {times:.1f} | {each['output_tokens']:.0f} | {each['prompt_tokens']:.0f} |")
+    print("|---|---|---|---|---|---|---|")
+    total = {
+        way: {name: sum(result[name] for result in results) for name in results[0]} for way, results in measured.items()
+    }
+    for way, own in total.items():
+        cells = [way]
+        for clock in ("seconds", "cpu_seconds"):
+            cells += [f"{turns * TURN / own[clock]:.1f}", f"{total['free text'][clock] / own[clock]:.1f}"]
+        cells += [f"{own[f'{kind}_tokens'] / turns:.0f}" for kind in ("output", "prompt")]
+        print("| " + " | ".join(cells) + " |")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "curation.json").write_text(json.dumps({"median": middle, "all": measured}, indent=1))
+    (RESULTS / "curation.json").write_text(json.dumps({"pairs": pairs, "tokens": tokens, "turns": measured}, indent=1))
 
 
 def main() -> None:
     """Measure, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=240)
+    parser.add_argument("--pairs", type=int, default=256, help=f"a multiple of {TURN}")
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     pairs = make_pairs(options.pairs)
     report(asyncio.run(run(pairs, options.tokens, options.rounds)), len(pairs), options.tokens)

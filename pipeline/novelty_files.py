@@ -6,9 +6,7 @@ Memory holds the index, a name for each text in it, and one piece of the file.
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +25,7 @@ from pipeline.progress import LIVE_EVERY_S, PLAIN_EVERY_S, write_line
 from pipeline.records import Reason
 from pipeline.report import clock
 from pipeline.row_files import PIECE_ROWS, ending, read_pieces
-from pipeline.row_writer import RowWriter, require_new
+from pipeline.row_writer import RowWriter, require_new, terminated_as_interrupted
 from pipeline.scoring import Batch, Found, InProcess, Scorer
 from pipeline.settings import NoveltySettings
 
@@ -219,7 +217,7 @@ def filter_file(options: Options) -> str:
     tally = Tally()
     try:
         with (
-            _terminated_as_interrupted(),
+            terminated_as_interrupted(),
             scorer_for(options.tokenizer, min(options.floor, options.threshold), options.workers) as scorer,
         ):
             held = asyncio.run(_filter(options, scorer, writer, tuple(added), tally))
@@ -232,23 +230,6 @@ def filter_file(options: Options) -> str:
     finally:
         tally.end()
     return _summary(options, tally, held, writer)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends what is written as Ctrl-C does, so that Parquet gets its footer. In the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 async def _filter(

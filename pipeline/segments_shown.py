@@ -20,7 +20,7 @@ from pipeline.progress import LIVE_EVERY_S, PLAIN_EVERY_S, write_line
 from pipeline.records import Segment, Unfit
 from pipeline.report import clock, evenly, printable
 from pipeline.row_files import ending
-from pipeline.row_writer import require_new
+from pipeline.row_writer import require_new, terminated_as_interrupted
 from pipeline.segments import Found, SegmentReader
 from pipeline.sources import Corpus, open_corpus
 
@@ -42,10 +42,11 @@ def show_segments(settings: CorpusSettings, out: Path | None, samples: int) -> s
     tally = _Tally(corpus, samples)
     writer = _Writer(out) if out is not None else None
     try:
-        for found in SegmentReader(corpus, settings).read():
-            tally.add(found)
-            if writer is not None and found.segment is not None:
-                writer.add(found.segment)
+        with terminated_as_interrupted():
+            for found in SegmentReader(corpus, settings).read():
+                tally.add(found)
+                if writer is not None and found.segment is not None:
+                    writer.add(found.segment)
         if writer is not None:
             writer.finish()
     except OSError as error:

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
@@ -42,6 +42,7 @@ KINDS = {
     **dict.fromkeys((".md", ".markdown"), "markdown"),
     **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
 }
+SHIPPED = "shipped:texts"  # the demo's corpus
 READ = "what is read is .jsonl, .parquet, .txt, .md and .html, the text ones also with .gz, .bz2, .xz or .zst"
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 OF_MIME_TYPES = {"text/html": ".html", "application/xhtml+xml": ".html", "text/plain": ".txt", "text/markdown": ".md"}
@@ -172,6 +173,8 @@ def read_documents(corpus: Corpus, file: int = 0, row: int = 0) -> Iterator[Docu
 def _storage(source: str) -> tuple[Any, str]:
     """The file system that reaches a source, and the path in it."""
     try:
+        if source == SHIPPED:
+            source = str(Path(__file__).resolve().parent.parent / "embedded" / "texts")
         return url_to_fs(os.path.expanduser(source))  # type: ignore[no-any-return]
     except ImportError as error:
         raise InputError(f"{source}: a package that reads it is not installed ({error}); install it") from None

@@ -85,9 +85,9 @@ def as_page(markdown: str) -> str:
 
 def test_paths_are_the_headers_from_the_top() -> None:
     """Each piece's path ends with its own header; a header skipped over leaves no gap."""
-    found = list(cut("markdown", "#### X\nx\n# A\n### B\nb\n## C\nc\n", 1))
+    found = list(cut("markdown", "#### X\nx\n# A\n### B\nb\n## C\nc\n## D\nd\n", 1))
 
-    assert [piece.path for piece in found] == [("X",), ("A", "B"), ("A", "C")]
+    assert [piece.path for piece in found] == [("X",), ("A", "B"), ("A", "C"), ("A", "D")]
 
 
 def test_what_holds_no_text_is_no_piece() -> None:
