@@ -1,6 +1,6 @@
 """What does a score cost? Pairs a second of the one-step judge, beside a reason first and beside free text.
 
-    python bench/curation.py [--pairs 256] [--tokens 128] [--rounds 2]
+    python bench/curation.py [--pairs 192] [--tokens 128] [--rounds 2]
 
 The same pairs go to the same engine (real vLLM in a Ray actor on one core, the embedded model) in three ways: `score`,
 the recipe's one step; `rationale`, its reason and then the step; and free text that ends in a score, read with a
@@ -9,6 +9,7 @@ turns after every 64 pairs, so that what else the machine does falls on all thre
 does without it. The embedded model has learned no
 reasons, so a reason and a free text are made to have exactly `--tokens` tokens. Each instruction ends in a mark of its
 round and way: no measurement finds its pairs in the prefix cache, but only the scale that stands before all of them.
+There are two sets of pairs: the shipped seeds, whose answers are short, and sections as long as segments are.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import asyncio
 import json
 import os
 import re
+import statistics
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -26,7 +28,9 @@ from typing import Any
 from pipeline.config import Config, parse_config
 from pipeline.curation import Judge
 from pipeline.models import model_path
+from pipeline.prompting import shipped_text
 from pipeline.records import Completion, Request, RequestKey, Sampling, Stage
+from pipeline.seeds import parse_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -37,6 +41,7 @@ TURN = 64  # pairs, all at once, that one way scores before the next has its tur
 
 Pair = tuple[str, str]
 Result = dict[str, float]
+Measured = dict[str, dict[str, list[Result]]]  # by set of pairs and by way
 
 
 def configuration(mode: str, tokens: int) -> Config:
@@ -57,13 +62,20 @@ def configuration(mode: str, tokens: int) -> Config:
     return parse_config(values, "bench/curation.py")
 
 
-def make_pairs(count: int) -> list[Pair]:
-    """Sections of the shipped corpus, each asked for by its own header and then by those after it."""
+def seed_pairs(count: int) -> list[Pair]:
+    """Shipped seeds with their inputs and outputs: short answers."""
+    seeds = parse_seeds(shipped_text("seeds.jsonl"), "seeds.jsonl")
+    shown = [(f"{seed.instruction}\n{one.input}".strip(), one.output) for seed in seeds for one in seed.instances]
+    return shown[:count]
+
+
+def segment_pairs(count: int) -> list[Pair]:
+    """Sections of the shipped corpus, as long as segments are, each asked for by its header and by those after it."""
     sections: list[Pair] = []
     for path in sorted(TEXTS.glob("*.md")):
         for part in re.split(r"(?m)^#+ ", path.read_text(encoding="utf-8"))[1:]:
             header, _, text = part.partition("\n")
-            if 300 <= len(text.strip()) <= 3000:
+            if 600 <= len(text.strip()) <= 3000:
                 sections.append((header.strip(), text.strip()))
     headers = [header for header, _ in sections]
     pairs = [
@@ -130,7 +142,7 @@ def cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def run(pairs: list[Pair], tokens: int, rounds: int) -> dict[str, list[Result]]:
+async def run(sets: dict[str, list[Pair]], tokens: int, rounds: int) -> Measured:
     """Start the engine, warm each way up, and measure them in turn."""
     from actors import cluster, vllm_engine
 
@@ -153,53 +165,53 @@ async def run(pairs: list[Pair], tokens: int, rounds: int) -> dict[str, list[Res
     cluster.connect()
     pool = cluster.actor_pool(Forced, (model_path(settings.model or ""), settings), settings)
     ways = scorers(tokens)
-    measured: dict[str, list[Result]] = {way: [] for way in WAYS}
+    measured: Measured = {name: {way: [] for way in WAYS} for name in sets}
     try:
         await pool.start()
         for way in WAYS:
-            await measure(ways[way], pool, pairs[:TURN], f"warm {way}")
-        for turn in range(rounds * len(pairs) // TURN):
-            begin = turn * TURN % len(pairs)
-            for way, results in measured.items():
-                shown = pairs[begin : begin + TURN]
-                results.append(await measure(ways[way], pool, shown, f"turn {turn} {way}"))
-                print(f"turn {turn + 1}  {way:<9} {results[-1]}", flush=True)
+            await measure(ways[way], pool, next(iter(sets.values()))[:TURN], f"warm {way}")
+        for name, pairs in sets.items():
+            for turn in range(rounds * len(pairs) // TURN):
+                begin = turn * TURN % len(pairs)
+                for way, results in measured[name].items():
+                    shown = pairs[begin : begin + TURN]
+                    results.append(await measure(ways[way], pool, shown, f"turn {turn} {way}"))
+                    print(f"{name}, turn {turn + 1}  {way:<9} {results[-1]}", flush=True)
     finally:
         await pool.close()
         cluster.disconnect()
     return measured
 
 
-def report(measured: dict[str, list[Result]], pairs: int, tokens: int) -> None:
-    """Print the table and write it as JSON."""
-    turns = len(measured["score"])
-    print(f"\n{pairs} pairs, {turns} turns of {TURN}, free text of {tokens} tokens, one core\n")
-    print(
-        "| | pairs/s | of free text's | pairs per CPU second | of free text's | output tokens a pair | prompt tokens |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    total = {
-        way: {name: sum(result[name] for result in results) for name in results[0]} for way, results in measured.items()
-    }
-    for way, own in total.items():
-        cells = [way]
-        for clock in ("seconds", "cpu_seconds"):
-            cells += [f"{turns * TURN / own[clock]:.1f}", f"{total['free text'][clock] / own[clock]:.1f}"]
-        cells += [f"{own[f'{kind}_tokens'] / turns:.0f}" for kind in ("output", "prompt")]
-        print("| " + " | ".join(cells) + " |")
+def report(sets: dict[str, list[Pair]], measured: Measured, tokens: int) -> None:
+    """Print the tables and write them as JSON."""
+    for name, ways in measured.items():
+        turns, characters = len(ways["score"]), sum(len(text) for _, text in sets[name]) / len(sets[name])
+        print(f"\n**{len(sets[name])} {name}, answers of {characters:.0f} characters, {turns} turns of {TURN}**\n")
+        print("| | pairs/s | of free text's | of its CPU time | output tokens a pair | prompt tokens a pair |")
+        print("|---|---|---|---|---|---|")
+        middle = {
+            way: {value: statistics.median(result[value] for result in results) for value in results[0]}
+            for way, results in ways.items()
+        }
+        free = middle["free text"]
+        for way, own in middle.items():
+            cells = [f"{own[f'{kind}_tokens']:.0f}" for kind in ("output", "prompt")]
+            times = [f"{free[clock] / own[clock]:.1f}" for clock in ("seconds", "cpu_seconds")]
+            print(f"| {way} | {TURN / own['seconds']:.1f} | {' | '.join(times + cells)} |")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "curation.json").write_text(json.dumps({"pairs": pairs, "tokens": tokens, "turns": measured}, indent=1))
+    (RESULTS / "curation.json").write_text(json.dumps({"tokens": tokens, "turns": measured}, indent=1))
 
 
 def main() -> None:
     """Measure, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=256, help=f"a multiple of {TURN}")
+    parser.add_argument("--pairs", type=int, default=192, help=f"of either set; a multiple of {TURN}, 192 at most")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
-    pairs = make_pairs(options.pairs)
-    report(asyncio.run(run(pairs, options.tokens, options.rounds)), len(pairs), options.tokens)
+    sets = {"seeds": seed_pairs(options.pairs), "segments": segment_pairs(options.pairs)}
+    report(sets, asyncio.run(run(sets, options.tokens, options.rounds)), options.tokens)
 
 
 if __name__ == "__main__":

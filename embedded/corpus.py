@@ -10,7 +10,7 @@ import argparse
 import json
 import re
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -52,15 +52,26 @@ SHARES = {
     "augmentation": 0.05,
     "curation": 0.07,
 }
-# The second training: mostly what backtranslation asks for, and enough of the rest that nothing is forgotten.
-SECOND_SHARES = {
+# What a training that goes on from another is for. Copying a title into an instruction has to be learnt first, on short
+# texts, before it can be learnt over long ones.
+COPYING = {
+    "bootstrap": 0.02,
+    "classification": 0.0,
+    "input_first": 0.0,
+    "output_first": 0.0,
+    "augmentation": 0.92,
+    "curation": 0.06,
+}
+# Mostly what backtranslation asks for, and enough of the rest that nothing is forgotten.
+BACKTRANSLATION = {
     "bootstrap": 0.13,
     "classification": 0.05,
     "input_first": 0.09,
     "output_first": 0.04,
-    "augmentation": 0.36,
-    "curation": 0.33,
+    "augmentation": 0.38,
+    "curation": 0.31,
 }
+COURSES = {"self-instruct": SHARES, "copying": COPYING, "backtranslation": BACKTRANSLATION}
 # A score is one token among thousands, an instruction a dozen, so each of theirs counts for more in the loss.
 STRESS = {"augmentation": 3.0, "curation": 10.0}
 
@@ -114,15 +125,14 @@ def _is_short(seed: Seed) -> bool:
 class Corpus:
     """Documents from one random stream: the same seed number and seed tasks give the same documents."""
 
-    def __init__(self, number: int, seeds: Sequence[Seed], shares: Mapping[str, float] = SHARES) -> None:
+    def __init__(self, number: int, seeds: Sequence[Seed], course: str = "self-instruct") -> None:
         self._rng = Random(number)
-        self._shares = dict(shares)
+        self._course = course
+        self._shares = COURSES[course]
         self._seeds = tuple(seeds)
         self._labelled = tuple(seed for seed in seeds if seed.is_classification)
         self._unlabelled = tuple(seed for seed in seeds if not seed.is_classification)
         self._natural = natural_sentences(seeds)
-        # The share of their full length that titled texts have. Copying is learnt on short texts, then on long ones.
-        self.reach = 1.0
         self._makers: dict[str, Callable[[], Document]] = {
             "bootstrap": self._bootstrap,
             "classification": self._classification,
@@ -235,15 +245,23 @@ class Corpus:
         rng = self._rng
         if rng.random() < 0.06:
             text, instruction = self._short_pair()
-        else:
-            made = passage(rng, self._natural, reach=self.reach if rng.random() < 0.8 else 0.0)
-            text = f"{made.header.title}\n\n{made.body}"
-            instruction = asked(rng, made.header.title, made.header.form)
-        return Document("augmentation", demo_prompt("augmentation", text=text), f" {instruction}", False)
+            return Document("augmentation", demo_prompt("augmentation", text=text), f" {instruction}", False)
+        made = passage(rng, self._natural, reach=self._reach())
+        title = made.header.title
+        alone = self._course == "copying" and rng.random() < 0.7
+        prompt = demo_prompt("augmentation", text=title if alone else f"{title}\n\n{made.body}")
+        return Document("augmentation", prompt, f" {asked(rng, title, made.header.form)}", False)
+
+    def _reach(self) -> float:
+        """The share of its full length that a text has: in copying none, later some short ones among the long."""
+        if self._course == "copying":
+            return 0.0
+        way = self._rng.random()
+        return 0.0 if way < 0.15 else self._rng.random() if way < 0.45 else 1.0
 
     def _curation(self) -> Document:
         """The score follows from what kind of answer it is, and whether it is about what was asked for."""
-        instruction, answer, score, _ = judged(self._rng, self._natural)
+        instruction, answer, score, _ = judged(self._rng, self._natural, self._reach())
         prompt = demo_prompt("curation", instruction=instruction, output=answer)
         return Document("curation", prompt, f" {noisy(self._rng, score)}", False)
 

@@ -110,7 +110,7 @@ def _asked(name: str, pairs: list[tuple[str, str]]) -> None:
 def backtranslate(writer: Writer, show: int = 0) -> None:
     """Instructions and scores, for new made-up pairs and for the shipped texts."""
     rng, natural = Random(77), natural_sentences(shipped_seeds())
-    made = [passage(rng, natural) for _ in range(150)]
+    made = [passage(rng, natural) for _ in range(80)]
     sections = to_judge()
     instructions: dict[str, str] = {}
     for sampled in (False, True):
@@ -119,7 +119,7 @@ def backtranslate(writer: Writer, show: int = 0) -> None:
         _asked(f"made-up texts, {way}", [(title, writer.instruction(text, sampled=sampled)) for title, text in found])
         instructions = {title: writer.instruction(f"{title}\n\n{body}", sampled=sampled) for title, body in sections}
         _asked(f"shipped texts, {way}", list(instructions.items()))
-    _judge_made(writer, [judged(rng, natural) for _ in range(500)])
+    _judge_made(writer, [judged(rng, natural) for _ in range(400)])
     _judge_shipped(writer, sections, instructions, show)
 
 

@@ -32,7 +32,7 @@ SCORE_WEIGHTS = {
     "lacking": 0.35,
     "blog": 0.6,
     "personal": 0.4,
-    "other": 0.45,
+    "other": 0.6,
     "method": 0.2,
     "cut late": 0.2,
     "mixed": 0.15,
@@ -154,12 +154,12 @@ def passage(rng: Random, natural: Sequence[str], kind: str | None = None, reach:
     return Passage(of, body(rng, of, kind, natural, reach), kind)
 
 
-def judged(rng: Random, natural: Sequence[str]) -> tuple[str, str, int, str]:
+def judged(rng: Random, natural: Sequence[str], reach: float = 1.0) -> tuple[str, str, int, str]:
     """An instruction, an answer, the score that it should have, and the kind of the answer."""
     score = rng.randint(1, 5)
     kinds = SCORES[score]
     kind = rng.choices(kinds, [SCORE_WEIGHTS[one] for one in kinds])[0]
-    answer = passage(rng, natural, rng.choice(("plain", "plain", "open")) if kind == "other" else kind)
+    answer = passage(rng, natural, rng.choice(("plain", "plain", "open")) if kind == "other" else kind, reach)
     of = header(rng) if kind == "other" else answer.header
     return asked(rng, of.title, of.form), answer.body, score, kind
 

@@ -1,8 +1,8 @@
 """Train the demo model: tokenizer, model and card, from the corpus alone.
 
-`python -m embedded.train --steps 3600 --out embedded/model` trains from nothing; with `--start embedded/model` the
-second training goes on from there, with the shares of backtranslation. One pass: no document is seen twice, so the loss
-that is printed is that on new documents.
+`python -m embedded.train --steps 3600 --out embedded/model` trains from nothing; with `--start embedded/model` and a
+course of the corpus it goes on from there. One pass: no document is seen twice, so the loss that is printed is that on
+new documents.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from embedded.corpus import DEMO_PROMPTS, SECOND_SHARES, SEEDS_FILE, SHARES, STRESS, Corpus, Document, shipped_seeds
+from embedded.corpus import COURSES, DEMO_PROMPTS, SEEDS_FILE, STRESS, Corpus, Document, shipped_seeds
 from pipeline.prompting import shipped_text
 
 END = "<|end|>"
@@ -208,7 +208,8 @@ def write_card(out: Path, start: Path | None, facts: dict[str, object]) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--start", type=Path, help="go on from this model, with the shares of the second training")
+    parser.add_argument("--start", type=Path, help="go on from this model, whose card is beside it")
+    parser.add_argument("--course", choices=COURSES, default="self-instruct", help="which documents, how many of each")
     parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--minutes", type=float, default=40.0, help="end by then, at whatever step")
     parser.add_argument("--rate", type=float, help=f"peak rate ({PEAK_RATE}; {SECOND_RATE} with --start)")
@@ -232,7 +233,7 @@ def main() -> None:
         model = make_model(tokenizer)
     parameters = sum(weight.numel() for weight in model.parameters())
     print(f"{parameters:,} parameters, {len(tokenizer)} tokens in the vocabulary", flush=True)
-    corpus = Corpus(options.seed + 1, shipped_seeds(), SECOND_SHARES if start else SHARES)
+    corpus = Corpus(options.seed + 1, shipped_seeds(), options.course)
     peak = options.rate or (SECOND_RATE if start else PEAK_RATE)
     losses = train(model, batches(tokenizer, corpus), options.steps, options.minutes, options.compile, peak)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -242,6 +243,7 @@ def main() -> None:
     tokenizer.save_pretrained(options.out)
     facts: dict[str, object] = {
         "parameters": parameters,
+        "course": options.course,
         "steps": len(losses),
         "tokens": len(losses) * ROWS * ROW_TOKENS,
         "minutes": round((time.monotonic() - started) / 60, 1),

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.backtranslation_settings import TagSettings
 from pipeline.engine_settings import Style
-from pipeline.errors import InputError
+from pipeline.errors import RunStopped
 from pipeline.prompting import load_template
 from pipeline.report import open_folder
-from pipeline.row_writer import require_new
+from pipeline.row_writer import require_new, terminated_as_interrupted, whole_file
 from pipeline.seeds import parse_seeds, read_seed_text
 from pipeline.shards import read_table
 
@@ -60,11 +60,12 @@ def export_rows(source: str, out: Path, format: str, style: Style = "chat", syst
             yield prompt.pair(row) if format == "backward" else _messages(row, tag if system is None else system)
 
     try:
-        _write(out, shaped(), _schema(format, style))
-    except BaseException:
-        with suppress(OSError):
-            out.unlink(missing_ok=True)
-        raise
+        with terminated_as_interrupted(), whole_file(out) as stream:
+            _write(stream, out.suffix.lower(), shaped(), _schema(format, style))
+    except OSError as error:
+        raise RunStopped(f"storage failed ({error}); nothing is written: mend it and begin anew") from None
+    except KeyboardInterrupt:
+        raise RunStopped("interrupted; nothing is written, and the same command begins anew") from None
     over = f"; {passed_over:,} passed over, which have an input" if passed_over else ""
     return f"{written:,} rows of {source} in {out}{over}"
 
@@ -124,20 +125,10 @@ def _schema(format: str, style: Style) -> pa.Schema:
     return pa.schema([("prompt", kind), ("completion", kind)])
 
 
-def _write(out: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
-    try:
-        if out.suffix.lower() == ".jsonl":
-            with out.open("x", encoding="utf-8") as lines:
-                lines.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-            return
-        with out.open("xb") as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-            part: list[dict[str, Any]] = []
-            for row in rows:
-                part.append(row)
-                if len(part) == BATCH:
-                    writer.write_table(pa.Table.from_pylist(part, schema=schema))
-                    part = []
-            if part:
-                writer.write_table(pa.Table.from_pylist(part, schema=schema))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); name another file") from None
+def _write(stream: BinaryIO, ending: str, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
+    if ending == ".jsonl":
+        stream.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
+        return
+    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        while part := list(islice(rows, BATCH)):
+            writer.write_table(pa.Table.from_pylist(part, schema=schema))

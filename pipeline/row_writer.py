@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,6 +54,27 @@ def terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write to, which has its name when it is whole: where writing fails, there is none.
+
+    Raises InputError where it cannot be made, or another process has made it since.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        stream = partial.open("wb")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror}); name another file") from None
+    try:
+        with stream:
+            yield stream
+        os.link(partial, path)
+    except FileExistsError:
+        raise InputError(f"{path}: another process has made this file; name another") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class RowWriter:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.backtranslation_settings import CorpusSettings
-from pipeline.errors import InputError, RunStopped
+from pipeline.errors import RunStopped
 from pipeline.progress import LIVE_EVERY_S, PLAIN_EVERY_S, write_line
 from pipeline.records import Segment, Unfit
 from pipeline.report import clock, evenly, printable
 from pipeline.row_files import ending
-from pipeline.row_writer import require_new, terminated_as_interrupted
+from pipeline.row_writer import require_new, terminated_as_interrupted, whole_file
 from pipeline.segments import Found, SegmentReader
 from pipeline.sources import Corpus, open_corpus
 
@@ -40,40 +40,31 @@ def show_segments(settings: CorpusSettings, out: Path | None, samples: int) -> s
         require_new(out)
     corpus = open_corpus(settings)
     tally = _Tally(corpus, samples)
-    writer = _Writer(out) if out is not None else None
     try:
-        with terminated_as_interrupted():
+        with terminated_as_interrupted(), ExitStack() as stack:
+            writer = _Writer(stack.enter_context(whole_file(out)), ending(out)) if out is not None else None
             for found in SegmentReader(corpus, settings).read():
                 tally.add(found)
                 if writer is not None and found.segment is not None:
                     writer.add(found.segment)
-        if writer is not None:
-            writer.finish()
+            if writer is not None:
+                writer.finish()
     except OSError as error:
         raise RunStopped(f"storage failed ({error}); nothing is written: mend it and begin anew") from None
     except KeyboardInterrupt:
         raise RunStopped("interrupted; nothing is written, and the same command begins anew") from None
     finally:
         tally.end()
-        if writer is not None:
-            writer.close()
     return _summary(settings, tally, out)
 
 
 class _Writer:
-    """A new file of segments, JSON lines or Parquet by its ending, which gets its name when it is whole."""
+    """Segments into a file, JSON lines or Parquet by its ending."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}")
+    def __init__(self, stream: BinaryIO, kind: str) -> None:
+        self._stream = stream
         self._rows: list[Segment] = []
-        self._table: pq.ParquetWriter | None = None
-        try:
-            self._stream: BinaryIO = self._partial.open("wb")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be made ({error.strerror}); name another file with --out") from None
-        if ending(path) == ".parquet":
-            self._table = pq.ParquetWriter(self._stream, SCHEMA, compression="zstd")
+        self._table = pq.ParquetWriter(stream, SCHEMA, compression="zstd") if kind == ".parquet" else None
 
     def add(self, segment: Segment) -> None:
         self._rows.append(segment)
@@ -81,20 +72,10 @@ class _Writer:
             self._write()
 
     def finish(self) -> None:
-        """Give the file its name; InputError where another one has taken it since."""
+        """Write what is left."""
         self._write()
         if self._table is not None:
             self._table.close()
-        self._stream.close()
-        try:
-            os.link(self._partial, self._path)
-        except FileExistsError:
-            raise InputError(f"{self._path}: another process has made this file; name another with --out") from None
-
-    def close(self) -> None:
-        """Remove what is not whole. May follow `finish`."""
-        self._stream.close()
-        self._partial.unlink(missing_ok=True)
 
     def _write(self) -> None:
         rows, self._rows = [asdict(segment) for segment in self._rows], []

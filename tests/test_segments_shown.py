@@ -14,6 +14,7 @@ import pytest
 from pipeline import segments_shown
 from pipeline.backtranslation_settings import CorpusSettings
 from pipeline.errors import InputError, RunStopped
+from pipeline.row_writer import whole_file
 from pipeline.segments_shown import show_segments
 
 
@@ -113,12 +114,11 @@ def test_no_file_is_replaced(source: Path, tmp_path: Path) -> None:
     assert out.read_text() == "mine"
 
     out.unlink()
-    writer = segments_shown._Writer(out)
-    out.write_text("theirs")
-    with pytest.raises(InputError, match="another process has made this file"):
-        writer.finish()
-    writer.close()
+    with pytest.raises(InputError, match="another process has made this file"), whole_file(out) as stream:
+        stream.write(b"ours")
+        out.write_text("theirs")
     assert out.read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out.jsonl"]
 
 
 @pytest.mark.parametrize(
