@@ -1,11 +1,11 @@
 """What does a score cost? Pairs a second of the one-step judge, beside a reason first and beside free text.
 
-    python bench/curation.py [--pairs 192] [--tokens 128] [--rounds 2]
+    python bench/curation.py [--pairs 192] [--tokens 128] [--rounds 3]
 
 The same pairs go to the same engine (real vLLM in a Ray actor on one core, the embedded model) in three ways: `score`,
 the recipe's one step; `rationale`, its reason and then the step; and free text that ends in a score, read with a
 regular expression, as published reproductions do it. All ask with the recipe's own prompts for any model, and take
-turns after every 64 pairs, so that what else the machine does falls on all three; the CPU time of the engine's process
+turns, so that what else the machine does falls on all three; the CPU time of the engine's process
 does without it. The embedded model has learned no
 reasons, so a reason and a free text are made to have exactly `--tokens` tokens. Each instruction ends in a mark of its
 round and way: no measurement finds its pairs in the prefix cache, but only the scale that stands before all of them.
@@ -37,7 +37,6 @@ RESULTS = Path(__file__).parent / "results"
 TEXTS = ROOT / "embedded" / "texts"
 SCORE = re.compile(r"Score:\s*([1-5])")
 WAYS = ("score", "rationale", "free text")
-TURN = 64  # pairs, all at once, that one way scores before the next has its turn
 
 Pair = tuple[str, str]
 Result = dict[str, float]
@@ -169,14 +168,12 @@ async def run(sets: dict[str, list[Pair]], tokens: int, rounds: int) -> Measured
     try:
         await pool.start()
         for way in WAYS:
-            await measure(ways[way], pool, next(iter(sets.values()))[:TURN], f"warm {way}")
+            await measure(ways[way], pool, next(iter(sets.values())), f"warm {way}")
         for name, pairs in sets.items():
-            for turn in range(rounds * len(pairs) // TURN):
-                begin = turn * TURN % len(pairs)
+            for number in range(rounds):
                 for way, results in measured[name].items():
-                    shown = pairs[begin : begin + TURN]
-                    results.append(await measure(ways[way], pool, shown, f"turn {turn} {way}"))
-                    print(f"{name}, turn {turn + 1}  {way:<9} {results[-1]}", flush=True)
+                    results.append(await measure(ways[way], pool, pairs, f"round {number} {way}"))
+                    print(f"{name}, round {number + 1}  {way:<9} {results[-1]}", flush=True)
     finally:
         await pool.close()
         cluster.disconnect()
@@ -186,8 +183,9 @@ async def run(sets: dict[str, list[Pair]], tokens: int, rounds: int) -> Measured
 def report(sets: dict[str, list[Pair]], measured: Measured, tokens: int) -> None:
     """Print the tables and write them as JSON."""
     for name, ways in measured.items():
-        turns, characters = len(ways["score"]), sum(len(text) for _, text in sets[name]) / len(sets[name])
-        print(f"\n**{len(sets[name])} {name}, answers of {characters:.0f} characters, {turns} turns of {TURN}**\n")
+        pairs, rounds = len(sets[name]), len(ways["score"])
+        characters = sum(len(text) for _, text in sets[name]) / pairs
+        print(f"\n**{pairs} {name}, answers of {characters:.0f} characters, one core, median of {rounds}**\n")
         print("| | pairs/s | of free text's | of its CPU time | output tokens a pair | prompt tokens a pair |")
         print("|---|---|---|---|---|---|")
         middle = {
@@ -198,17 +196,17 @@ def report(sets: dict[str, list[Pair]], measured: Measured, tokens: int) -> None
         for way, own in middle.items():
             cells = [f"{own[f'{kind}_tokens']:.0f}" for kind in ("output", "prompt")]
             times = [f"{free[clock] / own[clock]:.1f}" for clock in ("seconds", "cpu_seconds")]
-            print(f"| {way} | {TURN / own['seconds']:.1f} | {' | '.join(times + cells)} |")
+            print(f"| {way} | {pairs / own['seconds']:.1f} | {' | '.join(times + cells)} |")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "curation.json").write_text(json.dumps({"tokens": tokens, "turns": measured}, indent=1))
+    (RESULTS / "curation.json").write_text(json.dumps({"tokens": tokens, "all": measured}, indent=1))
 
 
 def main() -> None:
     """Measure, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=192, help=f"of either set; a multiple of {TURN}, 192 at most")
+    parser.add_argument("--pairs", type=int, default=192, help="of either set, 234 at most")
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     sets = {"seeds": seed_pairs(options.pairs), "segments": segment_pairs(options.pairs)}
     report(sets, asyncio.run(run(sets, options.tokens, options.rounds)), options.tokens)

@@ -17,6 +17,7 @@ from pipeline.records import Reason, Reject
 HOPELESS_UNITS = 20
 HOPELESS_INSTRUCTIONS = 50
 HOPELESS_CANDIDATES = 100
+JUDGED = frozenset({Reason.LOW_SCORE, Reason.NOT_NOVEL, Reason.TARGET_REACHED})
 MENDS = {
     Reason.THOUGHT_UNCLOSED: "raise max_tokens, or turn thinking off in engine.chat_template_kwargs",
     Reason.NO_INSTRUCTION_PARSED: "look at the replies with `inspect --rejected`: engine.style may not suit the model",
@@ -47,22 +48,25 @@ class Ending:
 
 
 def hopeless(counters: Counters, failure: Reject) -> str | None:
-    """A sentence when every unit so far has failed, every candidate was refused for the same reason, or nothing
-    admitted came to a row, and there were enough of them to be sure; `failure` is the last reject.
+    """A sentence when every unit so far has failed, every candidate was refused for the same reason, no pair was given
+    a score, or nothing admitted came to a row, and there were enough of them to be sure; `failure` is the last reject.
 
-    A low score is no such reason: a strict judge may pass one pair in a thousand.
+    What a strict judge or a full pool refuses is no such reason.
     """
-    refused = counters.refused_candidates[failure.reason]
+    reason, refused = failure.reason, counters.refused_candidates[failure.reason]
+    unscored = counters.refused_candidates[Reason.NOT_A_SCORE] + counters.refused_instances[Reason.NOT_A_SCORE]
     if counters.failed_units == counters.units >= HOPELESS_UNITS and failure.reason is not Reason.ENGINE_KILLED:
         what = f"all of the first {counters.units} units failed"
     elif counters.closed_without_rows == counters.admitted >= HOPELESS_INSTRUCTIONS:
         what = f"none of the first {counters.admitted} instructions came to a row"
-    elif refused == counters.candidates >= HOPELESS_CANDIDATES and failure.reason is not Reason.LOW_SCORE:
+    elif unscored >= HOPELESS_CANDIDATES and not counters.scores:
+        what, reason = f"none of the first {unscored} pairs was given a score", Reason.NOT_A_SCORE
+    elif refused == counters.candidates >= HOPELESS_CANDIDATES and reason not in JUDGED:
         what = f"all of the first {refused} candidates were refused"
     else:
         return None
     detail = f": {failure.detail}" if failure.detail else ""
-    mend = MENDS.get(failure.reason, "look at what was refused with `inspect --rejected`")
+    mend = MENDS.get(reason, "look at what was refused with `inspect --rejected`")
     return f"{what}, the last with {failure.reason}{detail}; {mend}, and name another folder"
 
 

@@ -114,9 +114,14 @@ def test_no_file_is_replaced(source: Path, tmp_path: Path) -> None:
     assert out.read_text() == "mine"
 
     out.unlink()
-    with pytest.raises(InputError, match="another process has made this file"), whole_file(out) as stream:
-        stream.write(b"ours")
-        out.write_text("theirs")
+
+    def write_late() -> None:
+        with whole_file(out) as stream:
+            stream.write(b"ours")
+            out.write_text("theirs")
+
+    with pytest.raises(InputError, match="another process has made this file"):
+        write_late()
     assert out.read_text() == "theirs"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out.jsonl"]
 
