@@ -5,11 +5,11 @@
 The same pairs go to the same engine (real vLLM in a Ray actor on one core, the embedded model) in three ways: `score`,
 the recipe's one step; `rationale`, its reason and then the step; and free text that ends in a score, read with a
 regular expression, as published reproductions do it. All ask with the recipe's own prompts for any model, and take
-turns, so that what else the machine does falls on all three; the CPU time of the engine's process
-does without it. The embedded model has learned no
-reasons, so a reason and a free text are made to have exactly `--tokens` tokens. Each instruction ends in a mark of its
-round and way: no measurement finds its pairs in the prefix cache, but only the scale that stands before all of them.
-There are two sets of pairs: the shipped seeds, whose answers are short, and sections as long as segments are.
+turns, so that what else the machine does falls on all three; the CPU time of the engine's process is given too. The
+embedded model has learned no reasons, so a reason and a free text are made to have exactly `--tokens` tokens. Each
+instruction ends in a mark of its round and way: no measurement finds its pairs in the prefix cache, but only the scale
+that stands before all of them. There are two sets of pairs: the shipped seeds, whose answers are short, and sections
+as long as segments are.
 """
 
 from __future__ import annotations

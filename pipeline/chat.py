@@ -49,8 +49,9 @@ def render(
     """A chat through the template of a tokenizer of transformers (or vLLM), up to where the answer begins.
 
     `wanted` are the user's template variables. With `constrained` the answer is one of given choices: thinking is off,
-    and a block that the template opens all the same is closed. `lead` is how the answer begins. Raises ValueError, in one
-    sentence, where there is no template or it refuses the messages.
+    and a block that the template opens all the same is closed. `lead` is how the answer begins.
+
+    Raises ValueError, in one sentence, where there is no template or it refuses the messages.
     """
     if constrained:
         wanted = {name: value for name, value in wanted.items() if name not in THINKING_SWITCHES}

@@ -195,8 +195,7 @@ def longest_prompts(plan: Plan, key: str = "engine") -> Iterator[tuple[str, Prom
     if isinstance(recipe, Backtranslation) and key == "engine":
         sampling = plan.config.augmentation.sampling.resolved()
         yield recipe.prompts.augmentation_template.name, recipe.prompts.longest, sampling
-    judges = "engine" if plan.config.judge is None else "judge"
-    if isinstance(recipe, Backtranslation | Curate) and key == judges:
+    if isinstance(recipe, Backtranslation | Curate) and key == plan.judges:
         curation, prompts = plan.config.curation, recipe.judge.prompts
         sampling = curation.rationale_sampling.resolved() if curation.mode == "rationale" else ONE_STEP
         yield prompts.template.name, prompts.longest, sampling

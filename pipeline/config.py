@@ -48,7 +48,8 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("compat", "bootstrap", "filters", "classification", "instances", "exhaustion"), ("self-instruct",)
     ),
-    **dict.fromkeys(("corpus", "augmentation", "tags", "judge"), ("backtranslation",)),
+    **dict.fromkeys(("corpus", "augmentation", "judge"), ("backtranslation",)),
+    "tags": ("backtranslation", "curate"),
     **dict.fromkeys(("target", "seeds", "novelty", "pool"), ("self-instruct", "backtranslation")),
     "curation": ("backtranslation", "curate"),
     "candidates": ("curate",),
@@ -102,7 +103,8 @@ class Config(Settings):
     compat: Literal["self-instruct"] | None = None
     """Restores upstream's quirks where the default mends them (ARCHITECTURE.md lists them)."""
     window: int | Literal["auto"] = "auto"
-    """How many units behind the pool a prompt may be. `auto`: min(4 x requests held, max(16, target / 16))."""
+    """How many units behind the pool a prompt may be; where none is drawn from it, how many are under way. `auto`:
+    min(4 x requests held, max(16, target / 16)), and 4 x requests held where none is drawn."""
     seeds: str = "shipped:seeds.jsonl"
     """The seed file: JSON lines in Self-Instruct's schema."""
     bootstrap: BootstrapSettings = BootstrapSettings()
@@ -156,6 +158,10 @@ class Config(Settings):
             if unheeded and self.recipe not in OWN_KEYS[key]:
                 theirs = " or ".join(f'"{recipe}"' for recipe in OWN_KEYS[key])
                 raise ValueError(f'{key} is for recipe = {theirs}, and this one is "{self.recipe}"; leave it out')
+        if self.recipe == "backtranslation" and self.pool.sample_imported:
+            raise ValueError(
+                'pool.sample_imported is for recipe = "self-instruct": this one shows no pool; leave it out'
+            )
         if self.recipe == "backtranslation" and self.corpus.source is None:
             raise ValueError("corpus.source is missing: name a file, a folder, a glob, a URL or a data set")
         if self.recipe == "curate" and self.candidates is None:
@@ -200,6 +206,11 @@ def in_style(config: Config, style: Style, judge_style: Style | None = None) -> 
     update: dict[str, Any] = {"engine": _styled(config.engine, style, "engine")}
     if config.judge is not None and judge_style is not None:
         update["judge"] = _styled(config.judge, judge_style, "judge")
+    augmentation = config.augmentation
+    if augmentation.mode == "backward" and "stop" not in augmentation.sampling.model_fields_set:
+        # A fine-tuned model ends by itself, and its instruction may have a blank line in it.
+        sampling = augmentation.sampling.model_copy(update={"stop": ()})
+        update["augmentation"] = augmentation.model_copy(update={"sampling": sampling})
     refusals = {"drop_refusals": style == "chat"} if instances.drop_refusals is None else {}
     if style == "chat":
         if config.compat:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pipeline.config import Config
-from pipeline.models import model_name
 from pipeline.recipes.backtranslation_prompts import CurationPrompts
 from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Score, Stage
 from pipeline.unit import Generate
@@ -31,12 +30,13 @@ class Judgement:
 
 
 class Judge:
-    """Scores pairs as a configuration says. `base`: asks the engine's model without its LoRA adapter."""
+    """Scores pairs as a configuration says. `name` is the model's in rows. `base`: it is asked without the engine's
+    LoRA adapter."""
 
-    def __init__(self, config: Config, *, base: bool = False) -> None:
+    def __init__(self, config: Config, name: str, *, base: bool = False) -> None:
         """Raises InputError for a prompt that cannot serve."""
         self._settings = config.curation
-        self._name = model_name(config.judging)
+        self.name = name
         self._base = base
         self.prompts = CurationPrompts(config)
 
@@ -59,13 +59,13 @@ class Judge:
         """The answer as a score, or the refusal to believe it."""
         digit, chances = int(answer.text), answer.probabilities
         if not chances:  # an endpoint that gives no probabilities: the digit is all there is
-            return self._accepted(Score(self._name, round, digit, None, None), rationale)
+            return self._accepted(Score(self.name, round, digit, None, None), rationale)
         mass = sum(chances)
         if mass < self._settings.min_mass or mass == 0:
             detail = f"score_mass {mass:.3g} is under {self._settings.min_mass:g}; the digit was {digit}"
-            return Judgement(Score(self._name, round, None, None, mass), Reason.NOT_A_SCORE, detail, rationale)
+            return Judgement(Score(self.name, round, None, None, mass), Reason.NOT_A_SCORE, detail, rationale)
         expected = sum(place * chance for place, chance in enumerate(chances, start=1)) / mass
-        return self._accepted(Score(self._name, round, digit, expected, mass), rationale)
+        return self._accepted(Score(self.name, round, digit, expected, mass), rationale)
 
     def _accepted(self, score: Score, rationale: str) -> Judgement:
         assert score.score is not None

@@ -149,7 +149,8 @@ def _check_sampling(server: Server, name: str, sampling: Sampling) -> None:
         if not server.extras and value != EXTRAS[knob]:
             mend = f"leave {knob} at its default, or use a server that takes it, as vLLM's does"
             raise InputError(f"{server.url} does not take {knob}, and it is set to {value}; {mend}")
-    if server.thinks and name != "classification" and sampling.max_tokens < LEAST_FOR_A_THOUGHT:
+    chosen = name in ("classification", "curation")  # one of some choices, which is given room of its own
+    if server.thinks and not chosen and sampling.max_tokens < LEAST_FOR_A_THOUGHT:
         raise InputError(
             f"prompt {name}: the model thinks before it answers, and max_tokens = {sampling.max_tokens} will not hold "
             f"its thought; raise it (to {4 * LEAST_FOR_A_THOUGHT} or more), or turn thinking off with "

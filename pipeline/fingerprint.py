@@ -32,7 +32,7 @@ TABLES = {
     "backtranslation": ("corpus", "augmentation", "curation", "novelty"),
     "curate": ("curation",),
 }
-# Where the corpus is, and how much of it may be held at once: what it holds stands in its fingerprint.
+# What changes no row; where the corpus is, since what it holds stands in its fingerprint.
 _NO_ROW = frozenset({"novelty.workers", "corpus.source", "corpus.revision"})
 
 
@@ -61,7 +61,7 @@ def fingerprint_values(
         "schema_version": SCHEMA_VERSION,
         "recipe": f"{config.recipe}/{recipe_version}",
         "name": config.name,
-        "seed": config.seed,
+        "seed": None if config.recipe == "curate" else config.seed,
         "compat": config.compat,
         "window": window,
         "seeds": seeds_sha256,
@@ -78,9 +78,24 @@ def fingerprint_values(
     values |= {f"prompts.{template.name}": template.hash for template in templates}
     for table in TABLES[config.recipe]:
         values |= _flat(resolved[table], table)
+    unheeded = _unheeded(config)
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in _NO_ROW and not (unheeded and key.startswith(unheeded))
+    }
+
+
+def _unheeded(config: Config) -> tuple[str, ...]:
+    """What the beginnings of those keys are that this configuration does not use."""
+    unheeded = []
     if config.engine.style != "chat":  # it writes no outputs apart
-        values = {key: value for key, value in values.items() if not key.startswith("instances.output_sampling.")}
-    return {key: value for key, value in values.items() if key not in _NO_ROW}
+        unheeded.append("instances.output_sampling.")
+    if config.curation.mode != "rationale":
+        unheeded.append("curation.rationale_sampling.")
+    if config.augmentation.mode == "backward":
+        unheeded.append("augmentation.demonstration")
+    return tuple(unheeded)
 
 
 def _engine_values(engine: EngineSettings, model: dict[str, Any], key: str) -> dict[str, Any]:

@@ -173,7 +173,10 @@ def engines_room(plan: Plan, *, novelty: bool = True, fresh: bool = True) -> Ite
             if engine.kind == "scripted":
                 lines.append(f"{key}: scripted, in this process")
             elif engine.kind == "openai":
-                lines.append(f"{who}: {asyncio.run(_ask_endpoint(plan, key, engine, fresh))}")
+                try:
+                    lines.append(f"{who}: {asyncio.run(_ask_endpoint(plan, key, engine, fresh))}")
+                except InputError as error:
+                    raise InputError(str(error).replace("engine.", f"{key}.")) from None
             else:
                 on_ray = True
         if on_ray or workers:
@@ -219,7 +222,7 @@ async def _ask_endpoint(plan: Plan, key: str, settings: EngineSettings, fresh: b
     """What an endpoint says of itself. Raises InputError where it cannot serve this configuration."""
     engine = OpenAIEngine(settings, fresh=fresh)
     try:
-        server = await engine.start(list(longest_prompts(plan, key)))
+        server = await engine.start(list(longest_prompts(plan, key)), weighs=key == plan.judges)
         if plan.config.budget.tokens is not None and not server.usage:
             raise InputError(
                 f"budget.tokens is set, and {settings.openai.base_url} counts no tokens: leave it out, and "
@@ -235,7 +238,7 @@ async def start_engine(plan: Plan, note: Callable[..., None] | None = None) -> E
     started: list[Engine] = []
     try:
         for key, settings, model in plan.engines:
-            started.append(await _start_group(key, settings, model, note))
+            started.append(await _start_group(plan, key, settings, model, note))
     except BaseException:
         for engine in started:
             await engine.close()
@@ -244,7 +247,7 @@ async def start_engine(plan: Plan, note: Callable[..., None] | None = None) -> E
 
 
 async def _start_group(
-    key: str, settings: EngineSettings, model: dict[str, Any], note: Callable[..., None] | None
+    plan: Plan, key: str, settings: EngineSettings, model: dict[str, Any], note: Callable[..., None] | None
 ) -> Engine:
     """The engines of one table of the configuration."""
     if settings.kind == "scripted":
@@ -257,7 +260,7 @@ async def _start_group(
     if settings.kind == "openai":
         endpoint = OpenAIEngine(settings, note, fresh=False)  # what is wrong with it was found before
         try:
-            await endpoint.start()
+            await endpoint.start(weighs=key == plan.judges)
         except BaseException:
             await endpoint.close()
             raise

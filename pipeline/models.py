@@ -87,6 +87,12 @@ def model_name(engine: EngineSettings) -> str:
     return Path(model_path(model)).name
 
 
+def full_name(model: dict[str, Any], *, adapter: bool = True) -> str:
+    """How rows name a model, by its facts: with its revision, and with its adapter's name and revision."""
+    parts = [part for part in (model, model["adapter"] if adapter else None) if part]
+    return "+".join(part["name"] + (f"@{part['revision']}" if part["revision"] else "") for part in parts)
+
+
 def adapter_facts(engine: EngineSettings) -> dict[str, str] | None:
     """Name and digest of the LoRA adapter that an engine's options name; None where they name none.
 

@@ -8,28 +8,30 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline.config import Config, in_style
 from pipeline.engine_settings import EngineSettings, Style
 from pipeline.errors import InputError
 from pipeline.filters import OwnFilter
 from pipeline.fingerprint import fingerprint, fingerprint_values
-from pipeline.models import adapter_facts, choose_style, model_facts, tokenizer_facts
+from pipeline.models import adapter_facts, choose_style, full_name, model_facts, tokenizer_facts
 from pipeline.other_runs import OtherRun, other_run
 from pipeline.recipes import backtranslation, curate, self_instruct
+from pipeline.recipes.backtranslation import Backtranslation, judged_by_base
+from pipeline.recipes.curate import Curate
+from pipeline.recipes.self_instruct import SelfInstruct
 from pipeline.records import Seed
 from pipeline.seeds import parse_seeds, read_seed_text
 from pipeline.shards import MANIFEST_VERSION
 from pipeline.sources import Corpus, CorpusFile, open_corpus
 
-AnyRecipe = self_instruct.SelfInstruct | backtranslation.Backtranslation | curate.Curate
-RECIPES: dict[str, tuple[type[AnyRecipe], int]] = {
-    "self-instruct": (self_instruct.SelfInstruct, self_instruct.RECIPE_VERSION),
-    "backtranslation": (backtranslation.Backtranslation, backtranslation.RECIPE_VERSION),
-    "curate": (curate.Curate, curate.RECIPE_VERSION),
+AnyRecipe = SelfInstruct | Backtranslation | Curate
+VERSIONS = {
+    "self-instruct": self_instruct.RECIPE_VERSION,
+    "backtranslation": backtranslation.RECIPE_VERSION,
+    "curate": curate.RECIPE_VERSION,
 }
-Recipe = TypeVar("Recipe")
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,19 @@ class Plan:
         return engines
 
     @property
+    def judges(self) -> str | None:
+        """The table of the engine group that scores pairs; None for a recipe that scores none."""
+        if self.config.recipe == "self-instruct":
+            return None
+        return "engine" if self.config.judge is None else "judge"
+
+    @property
     def fingerprint(self) -> str:
         return fingerprint(self.values)
 
     @property
     def run_name(self) -> str:
         return self.config.name or self.fingerprint[:8]
-
-    def recipe_as(self, kind: type[Recipe]) -> Recipe:
-        """The recipe, where it is known which one it is."""
-        assert isinstance(self.recipe, kind)
-        return self.recipe
 
 
 def make_plan(
@@ -91,8 +95,7 @@ def make_plan(
     config = in_style(config, style, judge_style)
     if config.recipe == "curate":  # it admits nothing
         config = config.model_copy(update={"novelty": config.novelty.model_copy(update={"enabled": False})})
-    kind, version = RECIPES[config.recipe]
-    recipe = kind(config, seeds, filters)
+    recipe = _recipe(config, seeds, filters, judge or model)
     corpus = open_corpus(config.corpus, known) if config.recipe == "backtranslation" else None
     before = manifest or {}
     imports = tuple(other_run(path, "pool.from", before.get("imports", ())) for path in config.pool.sources)
@@ -109,7 +112,7 @@ def make_plan(
         templates=recipe.templates,
         model=model,
         judge=judge,
-        recipe_version=version,
+        recipe_version=VERSIONS[config.recipe],
         own_filters=filters,
         corpus=corpus.fingerprint if corpus else None,
         imports=[run.identity for run in imports],
@@ -117,6 +120,15 @@ def make_plan(
     )
     plan = Plan(config, seeds, recipe, model, judge, why, window, values)
     return replace(plan, corpus=corpus, imports=imports, candidates=candidates)
+
+
+def _recipe(config: Config, seeds: Sequence[Seed], filters: Sequence[OwnFilter], judge: dict[str, Any]) -> AnyRecipe:
+    """The recipe of a configuration; `judge` identifies the model that scores."""
+    if config.recipe == "self-instruct":
+        return SelfInstruct(config, seeds, filters)
+    if config.recipe == "curate":
+        return Curate(config, full_name(judge))
+    return Backtranslation(config, seeds, filters, full_name(judge, adapter=not judged_by_base(config)))
 
 
 def _model(engine: EngineSettings, manifest: dict[str, Any] | None, key: str) -> tuple[dict[str, Any], Style, str]:
@@ -175,21 +187,11 @@ def manifest_text(plan: Plan) -> str:
 
 def constants(plan: Plan) -> dict[str, Any]:
     """The columns that are the same in every row, by what the run itself knows."""
-    name = _full_name(plan.model)
-    if plan.config.recipe == "self-instruct":
-        return {"recipe": plan.config.recipe, "model": name}
-    if plan.config.recipe == "curate":  # who wrote the pairs stands in their rows
-        return {"judge": name}
-    return {
-        "recipe": plan.config.recipe,
-        "model": name,
-        "judge": _full_name(plan.judge) if plan.judge else name,
-    }
-
-
-def _full_name(model: dict[str, Any]) -> str:
-    parts = [part for part in (model, model["adapter"]) if part]
-    return "+".join(part["name"] + (f"@{part['revision']}" if part["revision"] else "") for part in parts)
+    writer = {"recipe": plan.config.recipe, "model": full_name(plan.model)}
+    if isinstance(plan.recipe, SelfInstruct):
+        return writer
+    judge = {"judge": plan.recipe.judge.name}
+    return judge if isinstance(plan.recipe, Curate) else writer | judge  # who wrote old pairs stands in their rows
 
 
 def _versions() -> dict[str, str]:

@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config, parse_config, read_values, with_overrides
+from pipeline.errors import InputError
+from pipeline.fingerprint import CAPACITY_OPTIONS
 from pipeline.report import open_folder
 
 # What a round takes over of a run's configuration.
-TAKEN_OVER = ("name", "seed", "curation", "shards")
+TAKEN_OVER = ("name", "seed", "curation", "tags", "shards")
+# What of an engine holds for another model too: where it runs, and how much of it.
+OF_ANY_MODEL = frozenset("kind count num_gpus num_cpus cpu_kv_cache_gib start_timeout_s openai scripted".split())
+OPTIONS_OF_ANY_MODEL = CAPACITY_OPTIONS | {"max_model_len", "dtype"}
 
 
 def round_config(run: str, file: str | None, overrides: tuple[str, ...], out: str | None) -> Config:
     """The configuration that scores the pairs of `run` again: its judge's engine and its curation, with the tables of a
-    TOML file in their place, then `key.path=value` overrides.
+    TOML file in their place, then `key.path=value` overrides. Of the engine of another model no more is taken over than
+    where it runs.
 
     Raises InputError where there is no run, or what is asked for cannot be.
     """
     manifest, _ = open_folder(Path(run).expanduser())
+    if out is not None and Path(out).expanduser().resolve() == Path(run).expanduser().resolve():
+        raise InputError(f"--out {out}: that is the run whose pairs are scored; name another folder")
     before: dict[str, Any] = manifest["config"]
-    values: dict[str, Any] = {key: before[key] for key in TAKEN_OVER if before.get(key) is not None}
-    values["prompts"] = {key: text for key, text in before["prompts"].items() if text and key.startswith("curation")}
-    values["engine"] = _judge(before)
     given = read_values(file) if file else {}
-    values |= given
-    values |= {"recipe": "curate", "candidates": run}
-    model = values["engine"].get("model")
-    values = with_overrides(values, overrides)
-    engine = values["engine"]
-    styled = "engine" in given or any(each.startswith("engine.style=") for each in overrides)
-    if engine.get("model") != model and not styled:  # what the other model is asked in is its own matter
-        engine.pop("style", None)
+    for key, value in (("recipe", "curate"), ("candidates", run)):
+        if given.get(key, value) != value:
+            raise InputError(f"{file}: {key} = {given[key]!r}, and `curate {run}` makes it {value!r}; leave it out")
+
+    def values(engine: dict[str, Any]) -> dict[str, Any]:
+        taken: dict[str, Any] = {key: before[key] for key in TAKEN_OVER if before.get(key) is not None}
+        prompts = {key: text for key, text in before["prompts"].items() if text and key.startswith("curation")}
+        taken |= {"prompts": prompts, "engine": engine, **given, "recipe": "curate", "candidates": run}
+        return with_overrides(copy.deepcopy(taken), overrides)
+
+    engine = _judge(before)
+    asked = values(engine)
+    if "engine" not in given and asked["engine"].get("model") != engine.get("model"):
+        asked = values(_for_any_model(engine))
     if out is not None:
-        values["out"] = out
-    return parse_config(values, file or "curate")
+        asked["out"] = out
+    return parse_config(asked, file or "curate")
 
 
 def _judge(before: dict[str, Any]) -> dict[str, Any]:
@@ -43,3 +55,8 @@ def _judge(before: dict[str, Any]) -> dict[str, Any]:
     if before.get("judge") is None and before["augmentation"]["mode"] == "backward":
         engine["vllm"] = {key: value for key, value in engine["vllm"].items() if key != "lora_modules"}
     return {key: value for key, value in engine.items() if value is not None}
+
+
+def _for_any_model(engine: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in engine.items() if key in OF_ANY_MODEL}
+    return kept | {"vllm": {key: value for key, value in engine["vllm"].items() if key in OPTIONS_OF_ANY_MODEL}}

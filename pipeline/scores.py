@@ -21,10 +21,10 @@ def score_lines(folder: Path) -> list[str]:
     """
     rounds: dict[tuple[int, str], Counter[int | None]] = {}
     moves: Counter[tuple[int | None, int | None]] = Counter()
-    for scores in _scores(folder):
+    for score, scores in _scores(folder):
         for each in scores:
             rounds.setdefault((each["round"], each["judge"]), Counter())[each["score"]] += 1
-        if len(scores) > 1:
+        if len(scores) > 1 and score == scores[-1]["score"]:  # else this round has asked in vain
             moves[scores[-2]["score"], scores[-1]["score"]] += 1
     lines: list[str] = []
     for (number, judge), counts in sorted(rounds.items()):
@@ -34,15 +34,15 @@ def score_lines(folder: Path) -> list[str]:
     return lines
 
 
-def _scores(folder: Path) -> Iterator[list[dict[str, Any]]]:
-    """The scores of every judged pair, accepted and refused."""
+def _scores(folder: Path) -> Iterator[tuple[int | None, list[dict[str, Any]]]]:
+    """The newest score and all scores of every judged pair, accepted and refused."""
     _, commits = open_folder(folder)
     for commit in commits:
         for file in commit.files:
             kind = file.path.split("/")[0]
             if kind in ("data", "rejected") and file.rows:
-                column = read_table(folder / file.path, kind, ["scores"])["scores"]
-                yield from (scores for scores in column.to_pylist() if scores)
+                rows = read_table(folder / file.path, kind, ["score", "scores"]).to_pylist()
+                yield from ((row["score"], row["scores"]) for row in rows if row["scores"])
 
 
 def _distribution(number: int, judge: str, counts: Counter[int | None]) -> Iterator[str]:

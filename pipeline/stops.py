@@ -18,6 +18,7 @@ HOPELESS_UNITS = 20
 HOPELESS_INSTRUCTIONS = 50
 HOPELESS_CANDIDATES = 100
 JUDGED = frozenset({Reason.LOW_SCORE, Reason.NOT_NOVEL, Reason.TARGET_REACHED})
+UNSCORED = (Reason.NOT_A_SCORE, Reason.REQUEST_REFUSED, Reason.ENGINE_KILLED, Reason.THOUGHT_UNCLOSED)
 MENDS = {
     Reason.THOUGHT_UNCLOSED: "raise max_tokens, or turn thinking off in engine.chat_template_kwargs",
     Reason.NO_INSTRUCTION_PARSED: "look at the replies with `inspect --rejected`: engine.style may not suit the model",
@@ -54,13 +55,14 @@ def hopeless(counters: Counters, failure: Reject) -> str | None:
     What a strict judge or a full pool refuses is no such reason.
     """
     reason, refused = failure.reason, counters.refused_candidates[failure.reason]
-    unscored = counters.refused_candidates[Reason.NOT_A_SCORE] + counters.refused_instances[Reason.NOT_A_SCORE]
+    unscored = sum(counters.refused_candidates[each] + counters.refused_instances[each] for each in UNSCORED)
     if counters.failed_units == counters.units >= HOPELESS_UNITS and failure.reason is not Reason.ENGINE_KILLED:
         what = f"all of the first {counters.units} units failed"
     elif counters.closed_without_rows == counters.admitted >= HOPELESS_INSTRUCTIONS:
         what = f"none of the first {counters.admitted} instructions came to a row"
     elif unscored >= HOPELESS_CANDIDATES and not counters.scores:
-        what, reason = f"none of the first {unscored} pairs was given a score", Reason.NOT_A_SCORE
+        what = f"none of the first {unscored} pairs was given a score"
+        reason = reason if reason in UNSCORED else Reason.NOT_A_SCORE
     elif refused == counters.candidates >= HOPELESS_CANDIDATES and reason not in JUDGED:
         what = f"all of the first {refused} candidates were refused"
     else:

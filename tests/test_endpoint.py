@@ -353,7 +353,7 @@ def test_a_prompt_that_the_server_refuses() -> None:
 def test_a_model_that_thinks_with_no_room_for_it() -> None:
     """A prompt with less than 512 tokens is refused by its name before it is sent; a constrained answer needs none."""
     with ScriptedEndpoint(answer=lambda _: "<think>Hm.</think>A cat.") as server:
-        start(server.url, trial(5, 3, "classification"), trial(5, 512))
+        start(server.url, trial(5, 3, "classification"), trial(5, 1, "curation"), trial(5, 512))
         server.received.clear()
         with pytest.raises(InputError) as caught:
             start(server.url, trial(5, 512, "bootstrap"), trial(5, 511))

@@ -74,7 +74,7 @@ def test_a_server_in_trouble_delays_a_run_and_takes_nothing_from_it(tell: Tell, 
 
 def test_a_server_that_stays_away_ends_the_run_with_75_and_it_goes_on_later(tell: Tell, tmp_path: Path) -> None:
     """What was whole is kept; the sentence names server and fault; the same command goes on where it comes back."""
-    down = ScriptedEndpoint(faults=lambda number: Fault(503) if number > 80 else None)
+    down = ScriptedEndpoint(faults=lambda number: Fault(503) if number > 120 else None)
     with down:
         stopped = tell("run", *at(down, "engine.openai.attempts=2", "shards.rows=5", "window=2"), "--out", "r")
         before = status(tmp_path / "r")["counts"]["units"]

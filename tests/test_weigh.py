@@ -14,6 +14,7 @@ from pipeline.endpoint import OpenAIEngine
 from pipeline.endpoint_http import Server
 from pipeline.engine import WriterAndJudge
 from pipeline.engine_settings import EngineSettings
+from pipeline.prompting import shipped_text
 from pipeline.records import Completion, Message, Prompt, Request, RequestKey, Sampling, Stage
 from pipeline.testing import ScriptedEngine, scripted_answer
 from pipeline.testing_endpoint import Body, Fault, Positions, ScriptedEndpoint, guess_stage
@@ -384,6 +385,22 @@ def test_the_scripted_server_weighs_as_the_scripted_engine() -> None:
 def test_the_stage_is_read_off_the_prompt(prompt: Prompt, stage: Stage) -> None:
     """So that the scripted server answers backtranslation's prompts as it does those of Self-Instruct."""
     assert guess_stage(prompt) is stage
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("augmentation", Stage.AUGMENTATION),
+        ("curation", Stage.CURATION),
+        ("curation_rationale", Stage.RATIONALE),
+        ("bootstrap", Stage.BOOTSTRAP),
+        ("classification", Stage.CLASSIFICATION),
+        ("instance_input_first", Stage.INSTANCES),
+    ],
+)
+def test_the_shipped_prompts_are_told_apart(name: str, stage: Stage) -> None:
+    """In chat style, where no prompt's end gives it away."""
+    assert guess_stage((Message("user", shipped_text(f"chat/{name}.txt")),)) is stage
 
 
 # The scripted engine

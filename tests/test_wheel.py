@@ -34,6 +34,9 @@ def test_check_passes_on_every_shipped_configuration(installed, tmp_path, config
     """`check` of each shipped configuration exits 0 from the installed wheel, in a folder far from the clone."""
     environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-m", "pipeline", "check", f"shipped:{config}", "--no-cluster", "--out", "r"]
+    if config == "backtranslation.toml":  # whose corpus is its user's
+        (tmp_path / "corpus").mkdir()
+        (tmp_path / "corpus" / "one.md").write_text("# One\n\nA text.\n")
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")

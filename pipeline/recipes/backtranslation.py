@@ -45,14 +45,15 @@ ROUND = 1  # of scoring; `curate` makes the later ones
 
 
 class Backtranslation:
-    """The method over one unit. `filters` are rules of one's own on an instruction, after ours."""
+    """The method over one unit. `filters` are rules of one's own on an instruction, after ours; `judge` is the name in
+    rows of the model that scores."""
 
-    def __init__(self, config: Config, seeds: Sequence[Seed], filters: Sequence[OwnFilter] = ()) -> None:
+    def __init__(self, config: Config, seeds: Sequence[Seed], filters: Sequence[OwnFilter], judge: str) -> None:
         """Raises InputError for a prompt, a seed file or engines that cannot serve this configuration."""
         self._config = config
         self._filters = tuple(map(own_filter, filters))
         self.prompts = BacktranslationPrompts(config, seeds)
-        self.judge = Judge(config, base=_judged_by_base(config))
+        self.judge = Judge(config, judge, base=judged_by_base(config))
 
     @property
     def templates(self) -> tuple[Template, ...]:
@@ -161,7 +162,7 @@ def score_fields(judged: Judgement, before: tuple[Score, ...]) -> dict[str, Any]
     }
 
 
-def _judged_by_base(config: Config) -> bool:
+def judged_by_base(config: Config) -> bool:
     """Whether the judge is the writer's engine without its adapter.
 
     Raises InputError where a fine-tuned backward model would have to judge, which it cannot.

@@ -9,27 +9,25 @@ Nothing is admitted: a pair keeps its ids, and what the other run found too near
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pipeline.config import Config
 from pipeline.curation import Judge
 from pipeline.errors import ContentFault
-from pipeline.filters import OwnFilter
 from pipeline.prompting import Template
 from pipeline.recipes.backtranslation import score_fields
-from pipeline.records import Example, Pair, Reason, Reject, RequestKey, Seed, Stage, UnitResult
+from pipeline.records import Example, Pair, Reason, Reject, RequestKey, Stage, UnitResult
 from pipeline.unit import Admit, Generate, Unit
 
 RECIPE_VERSION = 1
 
 
 class Curate:
-    """The method over one unit."""
+    """The method over one unit. `judge` is the name in rows of the model that scores."""
 
-    def __init__(self, config: Config, _: Sequence[Seed] = (), __: Sequence[OwnFilter] = ()) -> None:
+    def __init__(self, config: Config, judge: str) -> None:
         """Raises InputError for a prompt that cannot serve."""
-        self.judge = Judge(config)
+        self.judge = Judge(config, judge)
 
     @property
     def templates(self) -> tuple[Template, ...]:
