@@ -64,12 +64,12 @@ COPYING = {
 }
 # Mostly what backtranslation asks for, and enough of the rest that nothing is forgotten.
 BACKTRANSLATION = {
-    "bootstrap": 0.13,
+    "bootstrap": 0.17,
     "classification": 0.05,
-    "input_first": 0.09,
-    "output_first": 0.04,
-    "augmentation": 0.38,
-    "curation": 0.31,
+    "input_first": 0.17,
+    "output_first": 0.08,
+    "augmentation": 0.35,
+    "curation": 0.18,
 }
 COURSES = {"self-instruct": SHARES, "copying": COPYING, "backtranslation": BACKTRANSLATION}
 # A score is one token among thousands, an instruction a dozen, so each of theirs counts for more in the loss.

@@ -32,7 +32,7 @@ SCORE_WEIGHTS = {
     "lacking": 0.35,
     "blog": 0.6,
     "personal": 0.4,
-    "other": 0.6,
+    "other": 0.4,
     "method": 0.2,
     "cut late": 0.2,
     "mixed": 0.15,

@@ -129,9 +129,9 @@ def made_up(rng: Random) -> str:
 
 def thing(rng: Random) -> str:
     """A thing, now and then a made-up one."""
-    return made_up(rng) if rng.random() < 0.12 else rng.choice(THINGS)
+    return made_up(rng) if rng.random() < 0.18 else rng.choice(THINGS)
 
 
 def stuff(rng: Random) -> str:
     """A stuff, now and then a made-up one."""
-    return made_up(rng) if rng.random() < 0.12 else rng.choice(STUFFS)
+    return made_up(rng) if rng.random() < 0.18 else rng.choice(STUFFS)

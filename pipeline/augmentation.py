@@ -211,6 +211,8 @@ _SHOWN = (
 _THIS = _SHOWN.replace("|information|details|facts|data|context", "").replace(
     "|list|table|examples?", "|page|web ?page"
 )
+# What a person may have at hand that is no text of ours: "the material to my students", "this section of the tax code".
+_OF_ITS_OWN = r"(?!\s+(?:of (?:the|my|our|your)\b|to (?:my|our|the)\b))"
 _WHOLE = r"(?P<noun>passage|article|excerpt|extract|blog post)s?"
 # "the text" alone is also what a program or a page holds, so words must follow that end the thought.
 _END = r"(?=\s*(?:[.,;:!?)]|$)|\s+(?:above|below|and|about|provided|given)\b)"
@@ -244,9 +246,9 @@ _POINTING = (
     rf"\bthe (?:given|provided|supplied|attached|enclosed) (?:\w+ )?{_SHOWN}\b",
     rf"{_THE} {_SHOWN} (?:(?:that )?(?:you|i)(?:['’]ve| have)? (?:provided|given|gave|shared)"
     r"|(?:provided|given|supplied)(?! (?:by|to|on|at|for|with|as|in)\b))",
-    rf"\b(?:this|these) {_THIS}\b"
+    rf"\b(?:this|these) {_THIS}\b{_OF_ITS_OWN}"
     r"(?![-’']|\s+(?:editor|type|style|format|box|field|message|file|base|generator|element)\b)",
-    rf"\b{_WORK} the (?:{_MATTER} (?:of|in|from|(?:\w+ )?in) the )?{_TEXT}(?:{_END}|{_LENGTH})",
+    rf"\b{_WORK} the (?:{_MATTER} (?:of|in|from|(?:\w+ )?in) the )?{_TEXT}{_OF_ITS_OWN}(?:{_END}|{_LENGTH})",
     r"\b(?:summari[sz]e|rewrite|paraphrase|translate|proofread) this(?=\s*[.?!:]|$| for me\b)",
     rf"\b(?:read|reading|review|examine|consider) the {_TEXT}(?=\s*[.,:;]|\s+(?:and|carefully|then|to answer)\b|$)",
     r"\byou(?:['’]re| are| will be| have been) (?:given|provided with|presented with|shown) (?:an?|the) (?:\w+ )?"

@@ -196,9 +196,10 @@ def longest_prompts(plan: Plan, key: str = "engine") -> Iterator[tuple[str, Prom
         sampling = plan.config.augmentation.sampling.resolved()
         yield recipe.prompts.augmentation_template.name, recipe.prompts.longest, sampling
     if isinstance(recipe, Backtranslation | Curate) and key == plan.judges:
-        curation, prompts = plan.config.curation, recipe.judge.prompts
-        sampling = curation.rationale_sampling.resolved() if curation.mode == "rationale" else ONE_STEP
-        yield prompts.template.name, prompts.longest, sampling
+        *reason, score = recipe.judge.prompts.longest(plan.candidates.longest() if plan.candidates else None)
+        for prompt in reason:
+            yield "curation_rationale", prompt, plan.config.curation.rationale_sampling.resolved()
+        yield "curation", score, ONE_STEP
 
 
 def _longest_of_self_instruct(plan: Plan, recipe: SelfInstruct) -> Iterator[tuple[str, Prompt, Sampling]]:

@@ -141,6 +141,7 @@ def _add_backtranslation(add: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument(
         "--style", choices=("chat", "completion"), default="chat", help="how a backward model will be asked (chat)"
     )
+    added.add_argument("--config", metavar="FILE", help="a configuration whose [tags] and backward prompt to take")
     added.add_argument("--system", metavar="TEXT", help='the sentence in place of the paper\'s; "" for none')
 
 

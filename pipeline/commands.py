@@ -185,7 +185,9 @@ def report(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """`instructmill export`: seeds or the rows of a run in a form that trainers read."""
+    from pipeline.config import load_config
     from pipeline.export import export_rows
 
-    print(export_rows(options.source, options.out, options.format, options.style, options.system))
+    config = load_config(options.config) if options.config else None
+    print(export_rows(options.source, options.out, options.format, options.style, options.system, config))
     return 0

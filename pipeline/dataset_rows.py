@@ -33,7 +33,9 @@ def identify(settings: CorpusSettings, known: Sequence[tuple[str, int, int, str]
         stamp = next((one[3] for one in known if one[:3] == (name, size, modified)), None) or _hash(Path(where), files)
     else:
         name = ":".join(part for part in (where, settings.subset, settings.split) if part)
-        size, modified, stamp = -1, 0, _commit(settings)
+        before = next((one[3] for one in known if one[0] == name), None)
+        # As with models: what an unnamed revision stood for when the run was planned, it stands for ever after.
+        size, modified, stamp = -1, 0, before if before and settings.revision is None else _commit(settings)
     _require_field(settings, stamp)
     return name, size, modified, stamp
 

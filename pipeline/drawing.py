@@ -12,10 +12,11 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.console import printable
 from pipeline.errors import ContentFault
 from pipeline.preview import PreviewedUnit
 from pipeline.records import Prompt, UnitResult
-from pipeline.report import printable, row_lines
+from pipeline.report import row_lines
 
 FEWEST_SHARED = 200  # characters of a prompt that are worth leaving out
 _LABEL_STYLES = {"reason": "bold red", "instruction": "bold cyan", "output": "bold green"}

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.backtranslation_settings import TagSettings
+from pipeline.config import Config
 from pipeline.engine_settings import Style
 from pipeline.errors import RunStopped
 from pipeline.prompting import load_template
 from pipeline.report import open_folder
 from pipeline.row_writer import require_new, terminated_as_interrupted, whole_file
 from pipeline.seeds import parse_seeds, read_seed_text
-from pipeline.shards import read_table
+from pipeline.shards import read_tables
 
 BATCH = 10_000
 _MESSAGE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -38,16 +39,24 @@ class Row(NamedTuple):
     output: str
 
 
-def export_rows(source: str, out: Path, format: str, style: Style = "chat", system: str | None = None) -> str:
+def export_rows(
+    source: str,
+    out: Path,
+    format: str,
+    style: Style = "chat",
+    system: str | None = None,
+    config: Config | None = None,
+) -> str:
     """Write the pairs of a seed file or of a run (its `data/`) to a new .jsonl or .parquet file, in order; returns a
     sentence. The same input and options give the same bytes.
 
-    `style` is that in which a backward model will be asked: chats, or plain texts. `system` takes the place of the
-    sentence that a run's configuration, or the default, has. Raises InputError.
+    `style` is that in which a backward model will be asked: chats, or plain texts. `config` has its prompt and the two
+    system sentences; without it, a run's own has, or they are the defaults. `system` takes the sentence's place. Raises
+    InputError.
     """
     require_new(out)
-    rows, tag = _rows(source)
-    prompt = _BackwardPrompt(style)
+    rows, tag, backward = _rows(source, config)
+    prompt = _BackwardPrompt(style, backward)
     written = passed_over = 0
 
     def shaped() -> Iterator[dict[str, Any]]:
@@ -70,9 +79,10 @@ def export_rows(source: str, out: Path, format: str, style: Style = "chat", syst
     return f"{written:,} rows of {source} in {out}{over}"
 
 
-def _rows(source: str) -> tuple[Iterator[Row], str]:
-    """The pairs, and the system sentence of their kind."""
+def _rows(source: str, config: Config | None) -> tuple[Iterator[Row], str, str | None]:
+    """The pairs, the system sentence of their kind, and the file of the backward prompt where it is not the shipped."""
     folder = Path(source).expanduser()
+    tags, backward = (config.tags, config.prompts.backward) if config else (TagSettings(), None)
     if source.startswith("shipped:") or not folder.is_dir():
         seeds = parse_seeds(read_seed_text(source), source)
         pairs = (
@@ -80,26 +90,24 @@ def _rows(source: str) -> tuple[Iterator[Row], str]:
             for seed in seeds
             for place, one in enumerate(seed.instances)
         )
-        return pairs, TagSettings().seed
-    manifest, _ = open_folder(folder)
-    tags = manifest["config"].get("tags", TagSettings().model_dump())
-    return _run_rows(folder), tags["augmented"]
+        return pairs, tags.seed, backward
+    if config is None:
+        before = open_folder(folder)[0]["config"]
+        tags, backward = TagSettings(**before.get("tags", {})), before["prompts"].get("backward")
+    return _run_rows(folder), tags.augmented, backward
 
 
 def _run_rows(folder: Path) -> Iterator[Row]:
-    for commit in open_folder(folder)[1]:
-        for file in commit.files:
-            if file.path.startswith("data/"):
-                for row in read_table(folder / file.path, "data", list(Row._fields)).to_pylist():
-                    yield Row(**row)
+    for table in read_tables(folder, open_folder(folder)[1], "data", list(Row._fields)):
+        yield from (Row(**row) for row in table.to_pylist())
 
 
 class _BackwardPrompt:
     """The prompt that a backward model is asked with, and its answer, as TRL reads prompt and completion."""
 
-    def __init__(self, style: Style) -> None:
+    def __init__(self, style: Style, file: str | None) -> None:
         self._style = style
-        self._template = load_template("backward", None, style)
+        self._template = load_template("backward", file, style)
 
     def pair(self, row: Row) -> dict[str, Any]:
         text = self._template.render(text=row.output)

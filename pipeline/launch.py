@@ -83,6 +83,8 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
             mend = GOES_ON[opened.ending.reason]
             print(f"the run is complete; {mend} would go on with it" if mend else "the run is complete")
     sums_close(opened.state.counters)
+    if opened.segments is not None and opened.ending is not None and opened.ending.reason == "no_more":
+        opened.segments.require_sums(opened.state.counters.units)
     print(summary(folder, {"run": opened.plan.run_name}, opened.commits[-1]))
 
 

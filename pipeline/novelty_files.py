@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.console import clock, write_line
 from pipeline.errors import InputError, RunStopped
 from pipeline.novelty import TOKENIZERS, NoveltyIndex
 from pipeline.novelty import tokenizer as tokenizer_of
-from pipeline.progress import LIVE_EVERY_S, PLAIN_EVERY_S, write_line
+from pipeline.progress import LIVE_EVERY_S, PLAIN_EVERY_S
 from pipeline.records import Reason
-from pipeline.report import clock
 from pipeline.row_files import PIECE_ROWS, ending, read_pieces
 from pipeline.row_writer import RowWriter, require_new, terminated_as_interrupted
 from pipeline.scoring import Batch, Found, InProcess, Scorer

@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.console import clock
 from pipeline.errors import InputError, RunStopped
 from pipeline.novelty_files import DEFAULTS, Filter, Options, Tally, scorer_for
 from pipeline.other_runs import other_run
-from pipeline.report import clock, open_folder
+from pipeline.report import open_folder
 from pipeline.row_files import ending, read_pieces
 from pipeline.row_writer import require_new
 from pipeline.runs import is_running

@@ -6,16 +6,19 @@ manifest, so that a resume reads the same rows, whatever has come to the other r
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pyarrow.compute as pc
 
 from pipeline.errors import InputError
 from pipeline.pool import Demonstration
 from pipeline.records import Pair, Reason, Score, Source, Stage
-from pipeline.shards import Commit, read_commits, read_manifest, read_table
+from pipeline.shards import Commit, read_commits, read_manifest, read_tables
 
 # Columns that a new score does not change.
 _KEPT = (
@@ -32,12 +35,9 @@ class OtherRun:
     folder: Path
     key: str  # of the configuration, which names it
     run: str
-    commits: tuple[Commit, ...]
-
-    @property
-    def digest(self) -> str:
-        """The SHA-256 of the commit records, which hold the hashes of their files."""
-        return hashlib.sha256("".join(commit.to_json() for commit in self.commits).encode()).hexdigest()
+    commits: tuple[Commit, ...]  # without what they say of the gate, which is long
+    digest: str  # the SHA-256 of the commit records, which hold the hashes of their files
+    pairs_in: tuple[int, ...] = ()  # scored pairs in each commit, where they are to be scored again
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -47,41 +47,57 @@ class OtherRun:
     @property
     def entry(self) -> dict[str, Any]:
         """The manifest's entry."""
-        return {"folder": str(self.folder), **self.identity}
+        pairs = {"pairs": sum(self.pairs_in)} if self.pairs_in else {}
+        return {"folder": str(self.folder), **self.identity, **pairs}
 
     def instructions(self) -> Iterator[Demonstration]:
         """Everything the run admitted, in order."""
-        for table in self._tables("pool", ["instruction_id", "instruction"]):
+        for table in read_tables(self.folder, self.commits, "pool", ["instruction_id", "instruction"]):
             for id, text in zip(table["instruction_id"].to_pylist(), table["instruction"].to_pylist(), strict=True):
                 yield Demonstration(id, text, True)
 
-    def require_pairs(self) -> None:
-        """Raises InputError unless the run is a finished one that has scored pairs."""
+    def with_pairs(self) -> OtherRun:
+        """The same, with its scored pairs counted; their texts are not read.
+
+        Raises InputError unless the run is a finished one that has some.
+        """
         if self.commits[-1].ending is None:
             raise InputError(
                 f"{self.key}: {self.folder} is not finished; run it to its end first, or end it with a budget"
             )
-        if next(self.pairs(), None) is None:
+        counts = tuple(
+            sum(map(_is_judged, self._rows(commit, ["scores"], ["scores", "stage"]))) for commit in self.commits
+        )
+        if not sum(counts):
             raise InputError(f"{self.key}: {self.folder} holds no scored pairs; name a run of backtranslation")
+        return replace(self, pairs_in=counts)
 
-    def pairs(self) -> Iterator[Pair]:
-        """The run's scored pairs, accepted and refused, in the order of its units. One commit's rows at a time."""
-        for commit in self.commits:
-            tables = (table for kind in ("data", "rejected") for table in _tables_of(self.folder, commit, kind))
-            rows = [row for table in tables for row in table.to_pylist() if _is_judged(row)]
-            yield from map(_pair, sorted(rows, key=_place))
+    def pairs(self, first: int = 0) -> Iterator[Pair]:
+        """The run's scored pairs, accepted and refused, in the order of its units, from number `first` on. One commit's
+        rows are held at a time, and those before `first` are not read."""
+        for commit, count in zip(self.commits, self.pairs_in, strict=True):
+            if first >= count:
+                first -= count
+                continue
+            rows = sorted(filter(_is_judged, self._rows(commit)), key=_place)
+            yield from map(_pair, rows[first:])
+            first = 0
 
-    def pair_count(self) -> int:
-        """How many pairs that is, without reading their texts."""
-        count = 0
-        for kind, columns in (("data", ["scores"]), ("rejected", ["scores", "stage"])):
-            for table in self._tables(kind, columns):
-                count += sum(map(_is_judged, table.to_pylist()))
-        return count
+    def longest(self) -> tuple[int, int]:
+        """Characters of the longest instruction and of the longest text among the pairs."""
+        most = [0, 0]
+        for kind in ("data", "rejected"):
+            for table in read_tables(self.folder, self.commits, kind, ["instruction", "output"]):
+                lengths = (pc.max(pc.utf8_length(table[name])).as_py() or 0 for name in table.column_names)
+                most = [max(pair) for pair in zip(most, lengths, strict=True)]
+        return most[0], most[1]
 
-    def _tables(self, kind: str, columns: list[str] | None = None) -> Iterator[Any]:
-        for commit in self.commits:
-            yield from _tables_of(self.folder, commit, kind, columns)
+    def _rows(
+        self, commit: Commit, of_data: list[str] | None = None, of_rejected: list[str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        for kind, columns in (("data", of_data), ("rejected", of_rejected)):
+            for table in read_tables(self.folder, [commit], kind, columns):
+                yield from table.to_pylist()
 
 
 def other_run(path: str, key: str, pinned: Iterable[Mapping[str, Any]] = (), *, pinned_only: bool = False) -> OtherRun:
@@ -94,38 +110,31 @@ def other_run(path: str, key: str, pinned: Iterable[Mapping[str, Any]] = (), *, 
     commits = read_commits(folder) if manifest else []
     if manifest is None or not commits:
         raise InputError(f"{key}: {folder} holds no run; name a run folder")
-    now = OtherRun(folder, key, manifest["run"], tuple(commits))
+
+    def as_of(count: int) -> OtherRun:
+        digest = hashlib.sha256("".join(commit.to_json() for commit in commits[:count]).encode()).hexdigest()
+        short = tuple(replace(commit, gate=()) for commit in commits[:count])
+        return OtherRun(folder, key, str(manifest["run"] if manifest else ""), short, digest)
+
     for entry in pinned:
-        then = OtherRun(folder, key, manifest["run"], tuple(commits[: entry["commits"]]))
+        then = as_of(entry["commits"])
         if then.identity == {name: entry[name] for name in ("run", "commits", "digest")}:
             return then
     if pinned_only:
         raise InputError(f"{key}: {folder} does not hold the commits that were there; put the run back")
-    return now
+    return as_of(len(commits))
 
 
 class PairsAgain:
-    """The units of `curate`: the pairs of another run, one after the other."""
+    """The units of `curate`: the pairs of another run, one after the other, read beside the event loop."""
 
     def __init__(self, run: OtherRun, first: int) -> None:
-        """`first` is the first unit that will be asked for: a resume passes over the pairs before it."""
-        self._total = run.pair_count()
-        self._pairs = run.pairs()
-        for _ in range(first):
-            next(self._pairs, None)
-
-    @property
-    def total(self) -> tuple[int, bool]:
-        return self._total, True
+        """`first` is the first unit that will be asked for."""
+        self.total = (sum(run.pairs_in), True)
+        self._pairs = run.pairs(first)
 
     async def __call__(self, unit: int) -> Pair | None:
-        return next(self._pairs, None)
-
-
-def _tables_of(folder: Path, commit: Commit, kind: str, columns: list[str] | None = None) -> Iterator[Any]:
-    for file in commit.files:
-        if file.path.startswith(f"{kind}/"):
-            yield read_table(folder / file.path, kind, columns)
+        return await asyncio.to_thread(next, self._pairs, None)
 
 
 def _is_judged(row: Mapping[str, Any]) -> bool:

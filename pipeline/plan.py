@@ -101,8 +101,8 @@ def make_plan(
     imports = tuple(other_run(path, "pool.from", before.get("imports", ())) for path in config.pool.sources)
     candidates = None
     if config.candidates is not None:
-        candidates = other_run(config.candidates, "candidates", filter(None, [before.get("candidates")]))
-        candidates.require_pairs()
+        pinned = filter(None, [before.get("candidates")])
+        candidates = other_run(config.candidates, "candidates", pinned).with_pairs()
     sampled = config.recipe == "self-instruct"  # the one whose prompts depend on the window
     window = manifest["window"] if manifest and config.window == "auto" and sampled else config.resolved_window()
     values = fingerprint_values(

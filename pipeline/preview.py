@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.config import BudgetSettings, ShardSettings
+from pipeline.console import clock
 from pipeline.counters import Counters
 from pipeline.driver import Driver, State
 from pipeline.engine import Engine
-from pipeline.errors import ContentFault
+from pipeline.errors import ContentFault, InputError
 from pipeline.other_runs import PairsAgain
 from pipeline.plan import Plan
 from pipeline.pool import Pool
 from pipeline.records import Completion, Request, Segment, UnitResult
-from pipeline.report import clock
 from pipeline.segments import SegmentReader
 from pipeline.stops import Ending, Stops
 from pipeline.unit import Units
@@ -94,7 +94,10 @@ class _FirstSegments:
         self._kept = (found.segment for found in reader.read() if found.segment is not None)
 
     async def __call__(self, unit: int) -> Segment | None:
-        return await asyncio.to_thread(next, self._kept, None)
+        segment = await asyncio.to_thread(next, self._kept, None)
+        if segment is None and unit == 0:
+            raise InputError("corpus.source: none of its pieces is kept; `instructmill segments` shows why")
+        return segment
 
 
 def forecast(counters: Counters, target: int | None, engines: int) -> Iterator[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 import time
 from collections.abc import Awaitable
 from typing import TypeVar
 
+from pipeline.console import clock, write_line
 from pipeline.driver import Driver
-from pipeline.report import clock
 from pipeline.unit import Units
 
 PLAIN_EVERY_S = 10.0
@@ -91,13 +90,3 @@ class Progress:
             elif goal is not None and now > before:
                 left.append((goal - now) * elapsed / (now - before))
         return clock(min(left)) if left else "-"
-
-
-def write_line(line: str) -> None:
-    """Draw a line over the last one on a terminal, or write it as one of a log."""
-    if sys.stderr.isatty():  # cut to one row, since only one can be drawn over
-        line = f"\r\x1b[2K{line[: shutil.get_terminal_size().columns - 1]}"
-    else:
-        line += "\n"
-    sys.stderr.write(line)
-    sys.stderr.flush()

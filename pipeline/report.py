@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.console import clock
 from pipeline.counters import Counters
 from pipeline.errors import InputError
 from pipeline.runs import is_running, read_events
-from pipeline.segment_store import tally_of
-from pipeline.shards import Commit, read_commits, read_manifest, read_table
+from pipeline.segment_store import read_parts, tally_of
+from pipeline.shards import Commit, read_commits, read_manifest, read_tables
 
 
 def summary(folder: Path, manifest: Mapping[str, Any], commit: Commit) -> str:
@@ -75,7 +75,6 @@ def status(folder: Path) -> dict[str, Any]:
     rate = counters.admitted / counters.seconds if counters.seconds else 0.0
     starts = [event for event in read_events(folder) if event["event"] == "start"]
     target = starts[-1]["target"]  # the manifest has that of the first attempt
-    left = max((target or 0) - counters.admitted, 0)
     tally = tally_of(folder)
     return {
         "run": manifest["run"],
@@ -87,17 +86,34 @@ def status(folder: Path) -> dict[str, Any]:
         "attempts": len(starts),
         "window": manifest["window"],
         "model": manifest["model"]["name"],
+        "judge": (manifest.get("judge") or {}).get("name"),
         "corpus": asdict(tally) if tally else None,
         "counts": {**counters.to_json(), "refused": counters.refused_candidates.total()},
         "admitted_per_s": round(rate, 3),
         "generated_tokens_per_s": round(counters.completion_tokens.total() / counters.seconds, 1)
         if counters.seconds
         else 0.0,
-        "eta_s": round(left / rate) if running and rate and left else None,
+        "units": _units_in_all(folder, manifest),
+        "eta_s": _eta(counters, target, _units_in_all(folder, manifest)) if running else None,
         "machine_made_share": round(counters.machine_made / counters.demonstrations, 3)
         if counters.demonstrations
         else 0.0,
     }
+
+
+def _units_in_all(folder: Path, manifest: Mapping[str, Any]) -> int | None:
+    """How many units there are, where that is known: a corpus is at its end, or another run's pairs are counted."""
+    if "candidates" in manifest:
+        return int(manifest["candidates"]["pairs"])
+    parts = read_parts(folder)
+    return parts[-1].end if parts and parts[-1].at_end else None
+
+
+def _eta(counters: Counters, target: int | None, units: int | None) -> int | None:
+    """Seconds to the target or the last unit, whichever is first at the run's rates; None where neither is known."""
+    pairs = ((target, counters.admitted), (units, counters.units))
+    left = [(goal - done) * counters.seconds / done for goal, done in pairs if goal is not None and done]
+    return max(round(min(left)), 0) if left else None
 
 
 def status_text(facts: Mapping[str, Any]) -> str:
@@ -109,6 +125,8 @@ def status_text(facts: Mapping[str, Any]) -> str:
     eta = f", about {clock(facts['eta_s'])} left" if facts["eta_s"] else ""
     if facts["target"] is not None:
         lines.append(f"  {'target':<14}{facts['target']:>10,}, {counters.admitted:,} admitted{eta}")
+    elif facts["units"] is not None:
+        lines.append(f"  {'in all':<14}{facts['units']:>10,} units, {counters.units:,} done{eta}")
     counts = (*corpus_lines(Path(facts["folder"])), *count_lines(counters))
     return "\n".join([*lines, *(f"  {line}" for line in counts)])
 
@@ -125,11 +143,7 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], list[Commit]]:
 def read_rows(folder: Path, kind: str, reason: str | None = None) -> list[dict[str, Any]]:
     """Rows of a table of a run ("data", "pool" or "rejected"), in order; of rejects, those with one reason."""
     _, commits = open_folder(folder)
-    rows: list[dict[str, Any]] = []
-    for commit in commits:
-        for file in commit.files:
-            if file.path.startswith(f"{kind}/"):
-                rows += read_table(folder / file.path, kind).to_pylist()
+    rows = (row for table in read_tables(folder, commits, kind) for row in table.to_pylist())
     return [row for row in rows if reason is None or row["reason"] == reason]
 
 
@@ -158,22 +172,6 @@ def row_lines(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "source", f"{row['source']['id']}  ({row['source']['origin']})"
     if row.get("parents"):
         yield "parents", ", ".join(row["parents"])
-
-
-def printable(text: str) -> str:
-    """Model text made safe for a terminal: control and format characters are shown as escapes, not obeyed."""
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs")
-        else character.encode("unicode_escape", "surrogatepass").decode()
-        for character in text
-    )
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
 def _reasons(counts: Mapping[str, int]) -> str:

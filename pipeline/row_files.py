@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.report import open_folder
-from pipeline.shards import SCHEMAS, read_table
+from pipeline.shards import SCHEMAS, read_tables
 
 PIECE_ROWS = 4096
 PIECE_BYTES = 1 << 25  # a piece of long rows ends here
@@ -137,8 +137,7 @@ def _parquet_pieces(path: Path, field: str, added: Collection[str], size: int) -
 def _pool_pieces(folder: Path, field: str, added: Collection[str], size: int) -> Iterator[Piece]:
     _, commits = open_folder(folder)
     column = _column(SCHEMAS["pool"], field, (), folder)
-    for file in (file for commit in commits for file in commit.files if file.path.startswith("pool/")):
-        table = read_table(folder / file.path, "pool")
+    for table in read_tables(folder, commits, "pool"):
         for start in range(0, len(table), size):
             rows = table.slice(start, size)
             kept = rows.select(POOL_COLUMNS).replace_schema_metadata()

@@ -32,9 +32,7 @@ def require_new(path: Path) -> None:
     except OSError as error:  # a name too long
         raise InputError(f"{path}: cannot be a file ({error.strerror}); name another with --out") from None
     if there:
-        raise InputError(
-            f"{path}: the file is there already and is not replaced; remove it, or name another with --out"
-        )
+        raise InputError(f"{path}: the file is there already and is not replaced; remove it, or name another")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; make it, or name another file with --out")
 

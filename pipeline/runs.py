@@ -33,7 +33,7 @@ from pipeline.shards import (
     create_file,
     read_commits,
     read_manifest,
-    read_table,
+    read_tables,
     remove_strangers,
     write_file,
 )
@@ -247,8 +247,7 @@ def resume_state(plan: Plan, folder: Path, commits: Sequence[Commit]) -> State:
             f"{folder}: the last commit ends at unit {commits[-1].end} and counts {counters.units}: damaged"
         )
     for commit in commits:
-        files = [folder / file.path for file in commit.files if file.path.startswith("pool/")]
-        tables = [read_table(file, "pool", ["instruction_id", "instruction"]) for file in files]
+        tables = read_tables(folder, [commit], "pool", ["instruction_id", "instruction"])
         rows = [row for table in tables for row in table.to_pylist()]
         if len(rows) != sum(admitted for _, admitted in commit.gate):
             raise InputError(f"{folder}: commit {commit.number} counts other rows than its pool/ file holds: damaged")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.report import open_folder
-from pipeline.shards import read_table
+from pipeline.shards import read_tables
 
 SCORES = (1, 2, 3, 4, 5)
 _BAR = 40  # columns of the longest bar
@@ -37,12 +37,9 @@ def score_lines(folder: Path) -> list[str]:
 def _scores(folder: Path) -> Iterator[tuple[int | None, list[dict[str, Any]]]]:
     """The newest score and all scores of every judged pair, accepted and refused."""
     _, commits = open_folder(folder)
-    for commit in commits:
-        for file in commit.files:
-            kind = file.path.split("/")[0]
-            if kind in ("data", "rejected") and file.rows:
-                rows = read_table(folder / file.path, kind, ["score", "scores"]).to_pylist()
-                yield from ((row["score"], row["scores"]) for row in rows if row["scores"])
+    for kind in ("data", "rejected"):
+        for table in read_tables(folder, commits, kind, ["score", "scores"]):
+            yield from ((row["score"], row["scores"]) for row in table.to_pylist() if row["scores"])
 
 
 def _distribution(number: int, judge: str, counts: Counter[int | None]) -> Iterator[str]:

@@ -115,6 +115,16 @@ class SegmentStore:
             self._begin()
         return segments[unit - first]
 
+    def require_sums(self, units: int) -> None:
+        """Raises RunStopped where a run that is at the corpus's end has not made every segment a unit, or where a piece
+        is neither a segment nor refused: text was lost or doubled, which must never happen."""
+        tally = self.tally
+        if self.at_end and (tally.kept != units or tally.pieces != tally.kept + tally.refused.total()):
+            raise RunStopped(
+                f"the counts do not add up: {tally.pieces} pieces, {tally.kept} segments + {tally.refused.total()} "
+                f"refused, {units} units; this is a bug, report it"
+            )
+
     async def close(self) -> None:
         """Stop reading. A part that is half read is not written."""
         self._closed = True

@@ -98,16 +98,6 @@ def _trimmed(text: str) -> str:
     return _BLANK_START.sub("", text).rstrip() if text.strip() else ""
 
 
-def _cut_page(html: str, max_characters: int) -> Iterator[Piece]:
-    blocks, found = read_page(html)
-    headings = [Heading(at, at + 1, level, title) for at, level, title in found]
-
-    def text_of(start: int, end: int) -> str:
-        return _trimmed("".join(blocks[start:end]))
-
-    yield from _sections(headings, len(blocks), text_of, max_characters)
-
-
 # Markdown
 
 

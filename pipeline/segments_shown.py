@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.backtranslation_settings import CorpusSettings
+from pipeline.console import clock, printable, write_line
 from pipeline.errors import RunStopped
-from pipeline.progress import LIVE_EVERY_S, PLAIN_EVERY_S, write_line
+from pipeline.progress import LIVE_EVERY_S, PLAIN_EVERY_S
 from pipeline.records import Segment, Unfit
-from pipeline.report import clock, evenly, printable
+from pipeline.report import evenly
 from pipeline.row_files import ending
 from pipeline.row_writer import require_new, terminated_as_interrupted, whole_file
 from pipeline.segments import Found, SegmentReader
@@ -38,7 +39,7 @@ def show_segments(settings: CorpusSettings, out: Path | None, samples: int) -> s
     """
     if out is not None:
         require_new(out)
-    corpus = open_corpus(settings)
+    corpus = open_corpus(settings, stamped=False)
     tally = _Tally(corpus, samples)
     try:
         with terminated_as_interrupted(), ExitStack() as stack:
@@ -96,6 +97,7 @@ class _Tally:
         self._kept: list[dict[str, Any]] = []  # every so many-th segment, thinned out as they grow in number
         self._every = 1
         self._samples = samples
+        self.shows = samples > 0
         self._began = self._drawn = time.monotonic()
         self._seconds = 0.0
 
@@ -160,7 +162,7 @@ def _summary(settings: CorpusSettings, tally: _Tally, out: Path | None) -> str:
     if out is not None:
         lines.append(f"{'written':<14}{kept:>10,} to {out}")
     shown = [_sample(row["id"], "kept", row["origin"], row["header"], row["text"]) for row in tally.samples()]
-    if tally.samples():
+    if tally.shows:
         shown += [_sample(one.name, reason, "", one.header, one.text) for reason, one in tally.first_refused.items()]
     return "\n\n".join(["\n  ".join(printable(line) for line in lines), *shown])
 

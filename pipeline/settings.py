@@ -247,13 +247,13 @@ class PromptSettings(Settings):
     instance_output_first: str | None = None
     """Variables: demonstrations, instruction."""
     augmentation: str | None = None
-    """Variables: text, and demonstrations where any are shown."""
+    """Variables: text, demonstrations where any are shown, and fence (the line that keeps a text apart), if wanted."""
     backward: str | None = None
     """Variable: text."""
     curation: str | None = None
-    """Variables: instruction, output."""
+    """Variables: instruction, output, and fence, if wanted."""
     curation_rationale: str | None = None
-    """Variables: instruction, output."""
+    """Variables: instruction, output, and fence, if wanted."""
 
 
 class PoolSettings(Settings):

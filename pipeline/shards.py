@@ -10,7 +10,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,16 @@ def read_table(path: Path, kind: str, columns: list[str] | None = None) -> pa.Ta
     if not found.equals(SCHEMAS[kind], check_metadata=True):
         raise InputError(f"{path}: its schema is not this version's.\nfound:\n{found}\nexpected:\n{SCHEMAS[kind]}")
     return pq.read_table(path, columns=columns, partitioning=None)
+
+
+def read_tables(
+    folder: Path, commits: Iterable[Commit], kind: str, columns: list[str] | None = None
+) -> Iterator[pa.Table]:
+    """The shards of one kind that these commits name, in order, whole or some of their columns. Raises InputError."""
+    for commit in commits:
+        for file in commit.files:
+            if file.path.startswith(f"{kind}/"):
+                yield read_table(folder / file.path, kind, columns)
 
 
 class Shards:

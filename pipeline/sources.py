@@ -13,6 +13,7 @@ import io
 import json
 import lzma
 import os
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,15 +24,16 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.compression import compr
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import dataset_rows
 from pipeline.backtranslation_settings import CorpusSettings
+from pipeline.console import write_line
 from pipeline.documents import Document, of_file, of_line, of_row, refused
 from pipeline.errors import InputError
+from pipeline.parquet_rows import read_rows, require_column
 from pipeline.records import Unfit
 from pipeline.segmenting import Kind
 
@@ -46,7 +48,7 @@ SHIPPED = "shipped:texts"  # the demo's corpus
 READ = "what is read is .jsonl, .parquet, .txt, .md and .html, the text ones also with .gz, .bz2, .xz or .zst"
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 OF_MIME_TYPES = {"text/html": ".html", "application/xhtml+xml": ".html", "text/plain": ".txt", "text/markdown": ".md"}
-BATCH_BYTES = 1 << 24  # about so much of a Parquet file is read at once
+IDENTIFYING_S = 2.0  # between two lines about it
 _VERSION_KEYS = ("etag", "content-md5", "last-modified", "lastmodified", "mtime", "modified", "updated", "generation")
 
 
@@ -95,10 +97,11 @@ class _Found:
     facts: dict[str, Any]
 
 
-def open_corpus(settings: CorpusSettings, known: Sequence[CorpusFile] = ()) -> Corpus:
-    """Find the files of a corpus and identify each by its content.
+def open_corpus(settings: CorpusSettings, known: Sequence[CorpusFile] = (), *, stamped: bool = True) -> Corpus:
+    """Find the files of a corpus and identify each by its content; not so local ones unless `stamped`.
 
-    A local file whose name, size and time are those of one in `known` keeps its stamp unread. Raises InputError, naming
+    A local file whose name, size and time are those of one in `known` keeps its stamp unread. Says on stderr how far it
+    is, where it takes longer than some seconds. Raises InputError, naming
     the source or file, where there is nothing to read or something cannot be read.
     """
     source = settings.source
@@ -115,12 +118,16 @@ def open_corpus(settings: CorpusSettings, known: Sequence[CorpusFile] = ()) -> C
         found = _local_files(path) if local else _remote_files(fs, path, source)
     found, passed_over = _chosen(found, source)
     stamps = {(file.name, file.size, file.modified): file.stamp for file in known}
-    files = []
+    files: list[CorpusFile] = []
+    drawn = time.monotonic()
     for number, one in enumerate(found):
+        if time.monotonic() - drawn >= IDENTIFYING_S:
+            drawn = time.monotonic()
+            write_line(f"identifying the corpus: file {number + 1:,} of {len(found):,}")
         with _failing_as(one.path):
-            files.append(_local_file(one, stamps) if local else _remote_file(fs, one))
+            files.append(_local_file(one, stamps, stamped) if local else _remote_file(fs, one))
             if _kind_of(one.name)[0] == "parquet" and (local or number == 0):
-                _parquet_columns(fs, one.path, settings)
+                require_column(fs, one.path, settings)
     return Corpus(settings, tuple(files), passed_over, tuple(one.path for one in found))
 
 
@@ -157,14 +164,28 @@ def read_documents(corpus: Corpus, file: int = 0, row: int = 0) -> Iterator[Docu
         start = row if number == file else 0
         with _failing_as(path), fs.open(path, "rb", compression=compression) as raw:
             if kind == "parquet":
-                documents = _parquet_rows(raw, number, name, settings, start)
+                documents = read_rows(raw, number, name, settings, start)
             elif kind == "jsonl":
                 documents = _json_lines(_buffered(raw), number, name, settings, start, limit)
             else:
                 known_size = -1 if compression else corpus.files[number].size
                 documents = _whole(_buffered(raw), number, name, kind, limit, known_size) if start == 0 else iter(())
+            _require_same(fs, path, corpus.files[number])
             for document in documents:
                 yield _within(document, limit)
+            _require_same(fs, path, corpus.files[number])  # it may have changed while it was read
+
+
+def _require_same(fs: Any, path: str, file: CorpusFile) -> None:
+    """Raises InputError where a local file is another than the one that was identified."""
+    if not isinstance(fs, LocalFileSystem):
+        return
+    facts = os.stat(path)
+    if (facts.st_size, facts.st_mtime_ns) != (file.size, file.modified):
+        raise InputError(
+            f"{path}: the file has changed since the corpus was identified, and may have been read in part; begin "
+            "again in another folder, with a corpus that stays as it is"
+        )
 
 
 # Files
@@ -286,9 +307,9 @@ def _chosen(found: list[_Found], source: str) -> tuple[list[_Found], dict[str, i
     return chosen, dict(others.most_common())
 
 
-def _local_file(one: _Found, stamps: dict[tuple[str, int, int], str]) -> CorpusFile:
+def _local_file(one: _Found, stamps: dict[tuple[str, int, int], str], stamped: bool) -> CorpusFile:
     facts = os.stat(one.path)
-    stamp = stamps.get((one.name, facts.st_size, facts.st_mtime_ns))
+    stamp = stamps.get((one.name, facts.st_size, facts.st_mtime_ns)) if stamped else ""
     if stamp is None:
         with open(one.path, "rb") as file:
             stamp = hashlib.file_digest(file, "sha256").hexdigest()
@@ -342,47 +363,3 @@ def _json_lines(
             yield refused(file, row, f"{name}#{row + 1}", Unfit.TOO_LARGE, size)
         elif line.strip():
             yield of_line(file, row, name, line, settings.field, settings.origin_field)
-
-
-def _parquet_columns(fs: Any, path: str, settings: CorpusSettings) -> None:
-    """Raises InputError where a Parquet file has no column of texts by the name that the settings give."""
-    with fs.open(path, "rb") as raw:
-        schema = pq.ParquetFile(raw).schema_arrow
-    if schema.names.count(settings.field) != 1:
-        listed = ", ".join(schema.names[:12]) or "none"
-        raise InputError(f"{path}: there is no one column {settings.field!r}; the file has {listed}: set corpus.field")
-    kind = schema.field(settings.field).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        raise InputError(
-            f"{path}: column {settings.field!r} holds {kind} and no text; set corpus.field to one that does"
-        )
-
-
-def _parquet_rows(raw: Any, file: int, name: str, settings: CorpusSettings, start: int) -> Iterator[Document]:
-    parquet = pq.ParquetFile(raw, pre_buffer=False)
-    names = parquet.schema_arrow.names
-    if settings.field not in names:
-        raise InputError(f"{name}: there is no column {settings.field!r}; the files of a corpus have the same columns")
-    columns = [settings.field, *([settings.origin_field] if names.count(settings.origin_field) == 1 else [])]
-    row = 0
-    for number in range(parquet.num_row_groups):
-        group = parquet.metadata.row_group(number)
-        if row + group.num_rows <= start:
-            row += group.num_rows
-            continue
-        size = max(1, BATCH_BYTES // max(1, group.total_byte_size // max(1, group.num_rows)))
-        for batch in parquet.iter_batches(min(size, 8192), row_groups=[number], columns=columns):
-            origins = batch.column(columns[1]) if len(columns) > 1 else None
-            for place, text in enumerate(batch.column(columns[0])):
-                if row >= start:
-                    yield of_row(file, row, name, _value(text), origins and _value(origins[place]))
-                row += 1
-
-
-def _value(scalar: Any) -> Any:
-    """A value of a column; bytes for a text that is not UTF-8, which Parquet does not check."""
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError:
-        return b""

@@ -294,11 +294,21 @@ def test_the_reason_alone(text: str, expected: str) -> None:
 def test_the_judges_longest_prompt() -> None:
     """The judge's longest prompt holds an instruction of max_words and a text of max_characters."""
     config = configured(corpus={"source": "a", "max_characters": 1000}, augmentation={"max_words": 7})
-    asked = text_of(CurationPrompts(config).longest)
+    (prompt,) = CurationPrompts(config).longest()
+    asked = text_of(prompt)
     pair = asked.split("========\n")
 
     assert len(pair[1].split()) == 7
     assert len(pair[3].removesuffix("\n")) == 1000
+
+
+def test_the_longest_prompts_with_a_reason() -> None:
+    """In mode `rationale` both requests are counted: the second holds a reason of as many words as it may be long."""
+    config = configured(curation={"mode": "rationale", "rationale_sampling": {"max_tokens": 50}})
+    first, second = map(text_of, CurationPrompts(config).longest((100, 200)))
+
+    assert second.startswith(first.rstrip())
+    assert len(second.split()) == len(first.split()) + 50 + 1
 
 
 def test_own_curation_prompt(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.config import parse_config
-from pipeline.errors import InputError, RunStopped
-from pipeline.records import Completion, Request, Stage
+from pipeline.errors import ContentFault, InputError, RunStopped
+from pipeline.records import Completion, Reason, Request, Stage
 from pipeline.rounds import round_config
 from pipeline.runs import open_run
 from pipeline.scores import score_lines
@@ -152,6 +152,41 @@ def test_another_model_is_asked_in_its_own_style(backtranslation, tmp_path) -> N
     assert round_of(tmp_path / "one").engine.style is None
     assert round_config(str(tmp_path / "one"), None, (), None).engine.style == "chat"
     assert round_of(tmp_path / "one", "engine.style=completion").engine.style == "completion"
+
+
+def test_of_another_models_engine_only_the_place_is_taken_over(backtranslation, tmp_path) -> None:
+    """Revision, style, system and options of the first model are not those of another; counts and lengths are."""
+    values = {"kind": "scripted", "model": "one", "revision": "v1", "style": "chat", "system": "Be kind.", "count": 2}
+    options = {"max_model_len": 512, "quantization": "fp8"}
+    run(backtranslation(engine={**values, "vllm": options}, budget={"units": 3}), tmp_path / "one")
+    same, other = round_config(str(tmp_path / "one"), None, (), None).engine, round_of(tmp_path / "one").engine
+
+    assert (same.revision, same.system, same.vllm) == ("v1", "Be kind.", options)
+    assert (other.revision, other.system, other.count, other.vllm) == (None, None, 2, {"max_model_len": 512})
+
+
+def test_a_round_in_the_run_itself_is_refused(first, tmp_path, capsys) -> None:
+    """The folder of the new run is another, and a file may not make it another recipe."""
+    file = tmp_path / "other.toml"
+    file.write_text('recipe = "self-instruct"\n')
+
+    assert main(["curate", str(first), "--out", str(first)]) == 2
+    assert "name another folder" in capsys.readouterr().err
+    assert main(["curate", str(first), "--out", str(tmp_path / "two"), "--config", str(file)]) == 2
+    assert "leave it out" in capsys.readouterr().err
+
+
+def test_a_round_without_any_score_stops_or_shows_no_move(first, tmp_path) -> None:
+    """A judge that refuses every pair stops a longer round, and what it did not score has not moved."""
+
+    def refuses(request: Request) -> Completion | Exception:
+        return ContentFault(Reason.REQUEST_REFUSED, "too long")
+
+    run(round_of(first), tmp_path / "two", ScriptedEngine(refuses))
+    lines = "\n".join(score_lines(tmp_path / "two"))
+
+    assert "round 1, scored by one" in lines
+    assert "moved" not in lines
 
 
 def test_the_report_shows_how_scores_lie(first, capsys) -> None:

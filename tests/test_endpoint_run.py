@@ -159,3 +159,28 @@ def test_the_readmes_three_commands_at_an_endpoint(tell: Tell, tmp_path: Path) -
                 assert "unit 19" in done.stdout
                 assert "Novelty falls as the pool grows" in done.stdout
     assert len(read_rows(tmp_path / "runs" / "endpoint", "pool")) == 60
+
+
+@pytest.mark.parametrize("style", ["chat", "completion"])
+def test_backtranslation_at_an_endpoint_weighs_its_scores(tell: Tell, corpus, tmp_path: Path, style: str) -> None:
+    """A run asks the server for the probabilities of the digits, and its rows have mass and expected score; from a
+    server that gives none they are null, and every score still parses."""
+    words = [f"corpus.source={corpus(20)}", "curation.min_score=2"]
+    with ScriptedEndpoint() as server:
+        done = tell("run", *from_texts(server, *words, style=style), "--out", "r")
+    with ScriptedEndpoint(logprobs=0) as server:
+        silent = tell("run", *from_texts(server, *words, style=style), "--out", "s")
+
+    assert (done.returncode, silent.returncode) == (0, 0), (done.stderr, silent.stderr)
+    rows, bare = read_rows(tmp_path / "r", "data"), read_rows(tmp_path / "s", "data")
+    assert rows
+    assert all(0.5 <= row["score_mass"] <= 1 and 1 <= row["score_expected"] <= 5 for row in rows)
+    assert bare
+    assert {(row["score_mass"], row["score_expected"]) for row in bare} == {(None, None)}
+
+
+def from_texts(server: ScriptedEndpoint, *overrides: str, style: str) -> list[str]:
+    """The words of a small run of backtranslation at a server."""
+    keys = [f"engine.openai.base_url={server.url}", f"engine.model={server.model}", f"engine.style={style}"]
+    keys += ["engine.kind=openai", *overrides]
+    return ["shipped:backtranslation.toml", *(word for key in keys for word in ("--set", key))]

@@ -61,6 +61,21 @@ def test_seeds_and_augmented_rows_have_the_papers_sentences(backtranslation, tab
     assert {row["messages"][0]["role"] for row in bare} == {"user"}
 
 
+def test_a_configuration_gives_sentence_and_prompt(tmp_path) -> None:
+    """With --config the seeds have its tag, and the backward prompt is the one that a run of it will ask with."""
+    (tmp_path / "mine.txt").write_text("<<$text>>\n")
+    config = tmp_path / "c.toml"
+    config.write_text(
+        f'recipe = "backtranslation"\n[corpus]\nsource = "a"\n[tags]\nseed = "By hand."\n[prompts]\n'
+        f'backward = "{tmp_path / "mine.txt"}"\n[engine]\nkind = "scripted"\n'
+    )
+    seeds = exported(SEEDS, tmp_path / "s.jsonl", "--format", "messages", "--config", str(config))
+    rows = exported(SEEDS, tmp_path / "b.jsonl", "--format", "backward", "--config", str(config))
+
+    assert {row["messages"][0]["content"] for row in seeds} == {"By hand."}
+    assert [row["prompt"][0]["content"] for row in rows] == [f"<<{text}>>" for text, _ in pairs()]
+
+
 @pytest.mark.parametrize("format", ["messages", "backward"])
 def test_parquet_holds_the_same_and_is_the_same_twice(tmp_path, format) -> None:
     """Parquet opens with `datasets`, has the rows of JSON lines, and has the same bytes when made again."""

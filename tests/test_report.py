@@ -9,22 +9,12 @@ from typing import Any
 import pytest
 
 from pipeline.config import parse_config
+from pipeline.console import clock, printable
 from pipeline.counters import Counters
 from pipeline.driver import Driver
 from pipeline.errors import InputError
 from pipeline.records import Completion, Reason, Request, Stage
-from pipeline.report import (
-    clock,
-    count_lines,
-    evenly,
-    open_folder,
-    printable,
-    read_rows,
-    row_lines,
-    status,
-    status_text,
-    summary,
-)
+from pipeline.report import count_lines, evenly, open_folder, read_rows, row_lines, status, status_text, summary
 from pipeline.runs import open_run
 from pipeline.testing import ScriptedEngine, scripted_answer
 

@@ -141,6 +141,18 @@ def test_a_changed_corpus_is_refused_by_name(backtranslation, corpus, tmp_path) 
     open_run(config, tmp_path / "r").close()
 
 
+def test_a_file_that_changes_while_the_run_goes_on_ends_it(backtranslation, corpus, tmp_path) -> None:
+    """A corpus file that changes after the run was planned is not read in silence: the run stops and names it."""
+    source = corpus(20)
+    config = backtranslation(source=source)
+    opened = open_run(config, tmp_path / "r")
+    source.write_text(source.read_text().replace("marks", "cards!"))
+    opened.close()
+    reader = SegmentReader(opened.plan.corpus, config.corpus)
+    with pytest.raises(InputError, match=r"corpus\.jsonl: the file has changed"):
+        list(reader.read())
+
+
 def test_a_damaged_record_is_named(small_parts, corpus, tmp_path) -> None:
     """A record that is missing or cannot be read is one sentence with its path."""
     asyncio.run(take(store_of(tmp_path / "r", corpus(30)), 0, 20))

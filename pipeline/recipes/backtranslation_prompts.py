@@ -111,11 +111,17 @@ class CurationPrompts:
     def templates(self) -> tuple[Template, ...]:
         return (self.template,)
 
-    @property
-    def longest(self) -> Prompt:
-        """The first prompt for an instruction of augmentation.max_words and a text of corpus.max_characters."""
+    def longest(self, characters: tuple[int, int] | None = None) -> list[Prompt]:
+        """Every prompt for one pair in its longest form: of an instruction and a text of so many characters, or of
+        augmentation.max_words and corpus.max_characters."""
         words = (_FILLER * self._config.augmentation.max_words).split()[: self._config.augmentation.max_words]
-        return self._pair(" ".join(words), _filler(self._config.corpus.max_characters))
+        instruction, output = " ".join(words), _filler(self._config.corpus.max_characters)
+        if characters is not None:
+            instruction, output = map(_filler, characters)
+        if not self._rationale:
+            return [self.score(instruction, output)]
+        reason = "word " * self._config.curation.rationale_sampling.max_tokens
+        return [self.rationale(instruction, output), self.score(instruction, output, reason.strip())]
 
     def rationale(self, instruction: str, output: str) -> Prompt:
         """Mode `rationale`: the reason is asked for first."""
