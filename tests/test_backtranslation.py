@@ -274,7 +274,7 @@ def test_a_backward_model_gets_the_text_alone_and_needs_a_judge(backtranslation,
 
 def test_a_judge_that_never_gives_a_score_stops_the_run(backtranslation, tmp_path) -> None:
     """When none of the first hundred pairs is given a score, the run stops, and the sentence says what to do."""
-    config = backtranslation(augmentation={"n": 2})
+    config = backtranslation(augmentation={"n": 4})
 
     def none(request: Request, answer: Completion) -> Completion:
         if request.key.stage is Stage.AUGMENTATION:
