@@ -32,7 +32,7 @@ SCORE_WEIGHTS = {
     "lacking": 0.35,
     "blog": 0.6,
     "personal": 0.4,
-    "other": 0.4,
+    "other": 0.1,
     "method": 0.2,
     "cut late": 0.2,
     "mixed": 0.15,
@@ -113,7 +113,7 @@ def body(rng: Random, of: Header, kind: str, natural: Sequence[str], reach: floa
     slots = {"s": of.subject} | ({"a": of.act} if of.act in (*vocabulary.STATES, *vocabulary.DEEDS) else {})
     makers["s"] = makers["thing"]
     makers["a"] = WORDS["state"]
-    share = rng.choice((0.0, 0.0, 0.2, 0.5)) if kind in ("plain", "open", "cut late", "cut early", "lacking") else 0.0
+    share = rng.choice((0.0, 0.2, 0.5, 0.8)) if kind in ("plain", "open", "cut late", "cut early", "lacking") else 0.0
     lines = [tidy(fill(rng, rng.choice(opening), slots, makers))]
     used: set[str] = set()
     while sum(len(line) + 1 for line in lines) < size:

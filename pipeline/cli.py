@@ -120,7 +120,7 @@ def _add_backtranslation(add: Callable[..., argparse.ArgumentParser]) -> None:
     added = add(commands.segments, "what a corpus gives backtranslation: counts per reason, and samples")
     added.add_argument("source", metavar="SOURCE", help="a file, folder, glob or URL, or dataset:NAME")
     added.add_argument("--out", type=Path, metavar="FILE", help="write the segments there: a new .jsonl or .parquet")
-    added.add_argument("-n", type=_positive, default=3, metavar="SAMPLES", help="segments to show (3)")
+    added.add_argument("-n", type=_whole, default=3, metavar="SAMPLES", help="segments to show (3); 0: counts alone")
     added.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="corpus.min_characters=300")
     added = add(commands.curate, "score the pairs of a finished backtranslation run again, into a run of its own")
     added.add_argument("run", metavar="RUN", help="the finished run")

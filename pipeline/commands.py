@@ -157,6 +157,9 @@ def segments(options: argparse.Namespace) -> int:
     from pipeline.config import parse_config, with_overrides
     from pipeline.segments_shown import show_segments
 
+    for override in options.set:
+        if not override.startswith("corpus."):
+            raise InputError(f"--set {override}: `segments` heeds keys of [corpus] alone, as corpus.min_characters=300")
     values = {"recipe": "backtranslation", "engine": {"kind": "scripted"}, "corpus": {"source": options.source}}
     config = parse_config(with_overrides(values, tuple(options.set)), "--set")
     print(show_segments(config.corpus, options.out, options.n))

@@ -11,7 +11,7 @@ import json
 import textwrap
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -246,7 +246,7 @@ def load_config(path: str, overrides: tuple[str, ...] = (), out: str | None = No
     values = with_overrides(_read_toml(path), overrides)
     if out is not None:
         values["out"] = out
-    return parse_config(values, path)
+    return parse_config(values, f"{path} with --set" if overrides else path)
 
 
 def with_overrides(values: dict[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:
@@ -319,6 +319,9 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = Config
     for part in path:
         nested = model.model_fields[str(part)].annotation
+        nested = next(
+            (each for each in get_args(nested) if isinstance(each, type)), nested
+        )  # a table that may be absent
         if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
             return []
         model = nested

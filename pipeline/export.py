@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pipeline.backtranslation_settings import TagSettings
 from pipeline.config import Config
 from pipeline.engine_settings import Style
-from pipeline.errors import RunStopped
+from pipeline.errors import InputError, RunStopped
 from pipeline.prompting import load_template
 from pipeline.report import open_folder
 from pipeline.row_writer import require_new, terminated_as_interrupted, whole_file
@@ -84,6 +84,8 @@ def _rows(source: str, config: Config | None) -> tuple[Iterator[Row], str, str |
     folder = Path(source).expanduser()
     tags, backward = (config.tags, config.prompts.backward) if config else (TagSettings(), None)
     if source.startswith("shipped:") or not folder.is_dir():
+        if not source.startswith("shipped:") and not folder.is_file():
+            raise InputError(f"{source}: there is no such run folder or seed file")
         seeds = parse_seeds(read_seed_text(source), source)
         pairs = (
             Row(f"{seed.id}/{place}", seed.instruction, one.input, one.output)

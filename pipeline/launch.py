@@ -27,6 +27,7 @@ from pipeline.models import is_local
 from pipeline.novelty import NoveltyIndex
 from pipeline.plan import Plan
 from pipeline.pool import Pool
+from pipeline.preview import first_segment
 from pipeline.progress import Progress, while_waiting
 from pipeline.report import summary
 from pipeline.runs import Run, open_planned, plan_for
@@ -68,6 +69,8 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
     with ExitStack() as stack:
         if fresh:  # find what is wrong before anything is written
             check_folder(folder)
+            if plan.corpus is not None:  # a corpus without any segment, too
+                asyncio.run(first_segment(plan.corpus))
             list(check_context(plan))
             stack.enter_context(engines_room(plan))
         opened = open_planned(folder, plan, manifest)
@@ -107,7 +110,7 @@ async def _drive(opened: Run) -> None:
             raise signals.reason or RunStopped("cancelled before the engines were loaded") from None
         driver = Driver(config, opened.state, opened.plan.recipe, engine, opened.commit, units)
         signals.stop = driver.stop
-        progress = asyncio.create_task(Progress(driver, config.resolved_target, units).draw())
+        progress = asyncio.create_task(Progress(driver, config.resolved_target, units, config.budget.units).draw())
         try:
             await driver.run()
         except MillError as error:

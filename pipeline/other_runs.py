@@ -37,6 +37,7 @@ class OtherRun:
     run: str
     commits: tuple[Commit, ...]  # without what they say of the gate, which is long
     digest: str  # the SHA-256 of the commit records, which hold the hashes of their files
+    admits: bool = True  # a round of `curate` does not: what it accepted counts in its place
     pairs_in: tuple[int, ...] = ()  # scored pairs in each commit, where they are to be scored again
 
     @property
@@ -51,8 +52,9 @@ class OtherRun:
         return {"folder": str(self.folder), **self.identity, **pairs}
 
     def instructions(self) -> Iterator[Demonstration]:
-        """Everything the run admitted, in order."""
-        for table in read_tables(self.folder, self.commits, "pool", ["instruction_id", "instruction"]):
+        """Everything the run admitted, or accepted where it admits nothing, in order."""
+        kind = "pool" if self.admits else "data"
+        for table in read_tables(self.folder, self.commits, kind, ["instruction_id", "instruction"]):
             for id, text in zip(table["instruction_id"].to_pylist(), table["instruction"].to_pylist(), strict=True):
                 yield Demonstration(id, text, True)
 
@@ -114,7 +116,8 @@ def other_run(path: str, key: str, pinned: Iterable[Mapping[str, Any]] = (), *, 
     def as_of(count: int) -> OtherRun:
         digest = hashlib.sha256("".join(commit.to_json() for commit in commits[:count]).encode()).hexdigest()
         short = tuple(replace(commit, gate=()) for commit in commits[:count])
-        return OtherRun(folder, key, str(manifest["run"] if manifest else ""), short, digest)
+        assert manifest is not None
+        return OtherRun(folder, key, manifest["run"], short, digest, manifest["config"]["recipe"] != "curate")
 
     for entry in pinned:
         then = as_of(entry["commits"])

@@ -96,7 +96,7 @@ def make_plan(
     if config.recipe == "curate":  # it admits nothing
         config = config.model_copy(update={"novelty": config.novelty.model_copy(update={"enabled": False})})
     recipe = _recipe(config, seeds, filters, judge or model)
-    corpus = open_corpus(config.corpus, known) if config.recipe == "backtranslation" else None
+    corpus = _corpus(config, known) if config.recipe == "backtranslation" else None
     before = manifest or {}
     imports = tuple(other_run(path, "pool.from", before.get("imports", ())) for path in config.pool.sources)
     candidates = None
@@ -120,6 +120,14 @@ def make_plan(
     )
     plan = Plan(config, seeds, recipe, model, judge, why, window, values)
     return replace(plan, corpus=corpus, imports=imports, candidates=candidates)
+
+
+def _corpus(config: Config, known: Sequence[CorpusFile]) -> Corpus:
+    try:
+        return open_corpus(config.corpus, known)
+    except InputError as error:
+        sentence = str(error)
+        raise InputError(sentence if sentence.startswith("corpus.") else f"corpus.source: {sentence}") from None
 
 
 def _recipe(config: Config, seeds: Sequence[Seed], filters: Sequence[OwnFilter], judge: dict[str, Any]) -> AnyRecipe:

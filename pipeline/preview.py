@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -11,16 +12,18 @@ from pipeline.console import clock
 from pipeline.counters import Counters
 from pipeline.driver import Driver, State
 from pipeline.engine import Engine
-from pipeline.errors import ContentFault, InputError
+from pipeline.errors import ContentFault
 from pipeline.other_runs import PairsAgain
 from pipeline.plan import Plan
 from pipeline.pool import Pool
 from pipeline.records import Completion, Request, Segment, UnitResult
+from pipeline.segment_store import none_kept
 from pipeline.segments import SegmentReader
+from pipeline.sources import Corpus
 from pipeline.stops import Ending, Stops
 from pipeline.unit import Units
 
-PER = 1000  # admitted instructions that a forecast without a target is for
+PER = 1000  # units that a forecast without a target is for
 
 
 @dataclass
@@ -85,31 +88,44 @@ def first_units(plan: Plan) -> Units | None:
     return None if plan.corpus is None else _FirstSegments(SegmentReader(plan.corpus, plan.config.corpus))
 
 
+async def first_segment(corpus: Corpus) -> None:
+    """Raises InputError where a corpus holds no segment at all. Reads it up to the first one."""
+    await _FirstSegments(SegmentReader(corpus, corpus.settings))(0)
+
+
 class _FirstSegments:
     """The kept segments of a corpus, as they are read."""
 
     total = None
 
     def __init__(self, reader: SegmentReader) -> None:
-        self._kept = (found.segment for found in reader.read() if found.segment is not None)
+        self._refused: Counter[str] = Counter()
+        self._kept = self._read(reader)
+
+    def _read(self, reader: SegmentReader) -> Iterator[Segment]:
+        for found in reader.read():
+            if found.segment is not None:
+                yield found.segment
+            elif found.unfit is not None:
+                self._refused[found.unfit] += 1
 
     async def __call__(self, unit: int) -> Segment | None:
         segment = await asyncio.to_thread(next, self._kept, None)
         if segment is None and unit == 0:
-            raise InputError("corpus.source: none of its pieces is kept; `instructmill segments` shows why")
+            raise none_kept(self._refused)
         return segment
 
 
 def forecast(counters: Counters, target: int | None, engines: int) -> Iterator[str]:
     """What the target will take at the rates of some units: lines for a person."""
-    goal = f"the target of {target:,} instructions" if target else f"{PER:,} admitted instructions"
+    goal = f"the target of {target:,} instructions" if target else f"{PER:,} units"
     yield f"forecast to {goal}, from {counters.units} units:"
     if not counters.admitted:
         yield "  none: nothing was admitted"
         return
     calls, admitted = counters.calls.total(), counters.admitted
     prompt, generated = counters.prompt_tokens.total(), counters.completion_tokens.total()
-    times = (target or PER) / admitted
+    times = target / admitted if target else PER / counters.units
     yield (
         f"  per admitted instruction  {calls / admitted:.1f} calls, {prompt / admitted:,.0f} prompt and "
         f"{generated / admitted:,.0f} generated tokens, {counters.examples / admitted:.2f} rows"

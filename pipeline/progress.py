@@ -43,8 +43,12 @@ async def while_waiting(work: Awaitable[T], what: str, quiet_s: float = 0.0) -> 
 class Progress:
     """Draws one line about a driver until it is cancelled. Writes to stderr, so that stdout holds results only."""
 
-    def __init__(self, driver: Driver, target: int | None, units: Units | None = None) -> None:
-        """`units` are the driver's, where it is given any: how many there are is then known or guessed."""
+    def __init__(
+        self, driver: Driver, target: int | None, units: Units | None = None, budget: int | None = None
+    ) -> None:
+        """`units` are the driver's, where it is given any: how many there are is then known or guessed. `budget` is in
+        units."""
+        self._budget = budget
         self._driver = driver
         self._target = target
         self._units = units
@@ -67,16 +71,24 @@ class Progress:
         """Units, admitted or rows, reasons, tokens/s and the time left at the rate so far."""
         driver, counters = self._driver, self._driver.state.counters
         elapsed = max(time.monotonic() - self._began, 1e-9)
-        admitted, total = driver.state.pool.admitted, self._units.total if self._units else None
+        admitted, total = driver.state.pool.admitted, self._total()
         of = f"/{'' if total[1] else '~'}{total[0]}" if total else ""
         goal = "" if self._target is None else f"/{self._target}"
         refused = counters.refused_candidates if counters.candidates else counters.refused_instances
         reasons = ", ".join(f"{reason} {count}" for reason, count in refused.most_common(3))
+        reasons += ", ..." if len(refused) > 3 else ""
         return (
             f"{clock(elapsed)}  units {counters.units}{of} (+{driver.open_units} open)  admitted {admitted}{goal}"
             f"  rows {counters.examples}  refused {refused.total()}{f' ({reasons})' if reasons else ''}"
             f"  {driver.generated_tokens / elapsed:,.0f} tok/s  ETA {self._eta(elapsed, admitted, total)}"
         )
+
+    def _total(self) -> tuple[int, bool] | None:
+        """How many units there will be, and whether that is certain; None where it is not known."""
+        total, budget = self._units.total if self._units else None, self._budget
+        if budget is not None and (total is None or budget <= total[0]):
+            return budget, True
+        return total
 
     def _eta(self, elapsed: float, admitted: int, total: tuple[int, bool] | None) -> str:
         """Until the target or the last unit, whichever comes first at the rates so far."""

@@ -30,11 +30,11 @@ def require_new(path: Path) -> None:
     try:
         there = path.exists()
     except OSError as error:  # a name too long
-        raise InputError(f"{path}: cannot be a file ({error.strerror}); name another with --out") from None
+        raise InputError(f"{path}: cannot be a file ({error.strerror}); name another") from None
     if there:
         raise InputError(f"{path}: the file is there already and is not replaced; remove it, or name another")
     if not path.absolute().parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it, or name another file with --out")
+        raise InputError(f"{path}: there is no folder {path.parent}; make it, or name another file")
 
 
 @contextmanager
@@ -145,9 +145,7 @@ class RowWriter:
             try:
                 self._stream = self.path.open("xb", buffering=0 if self._schema is None else -1)
             except OSError as error:
-                raise InputError(
-                    f"{self.path}: cannot be made ({error.strerror}); name another file with --out"
-                ) from None
+                raise InputError(f"{self.path}: cannot be made ({error.strerror}); name another file") from None
             if self._schema is not None:
                 self._table = pq.ParquetWriter(self._stream, self._schema, compression="zstd")
 

@@ -206,11 +206,11 @@ def plan_for(folder: Path, config: Config, filters: Sequence[OwnFilter] = ()) ->
             f"{folder}: the run was begun with another version of InstructMill, which records other things; go on with "
             "that version, or name another folder"
         )
-    if plan.corpus is not None and manifest["values"].get("corpus") != plan.values["corpus"]:
+    if plan.corpus is not None and {**manifest["values"], "corpus": plan.values["corpus"]} == plan.values:
         changed = changed_file(known, plan.corpus.files)
         raise InputError(
             f"{folder}: the corpus is not the one that this run was begun with: {changed or 'its files differ'}; "
-            "restore it to go on, or name another folder"
+            "put the corpus back as it was to go on, or name another folder"
         )
     keys = "; ".join(differing_keys(manifest["values"], plan.values))
     raise InputError(

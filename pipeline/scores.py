@@ -58,11 +58,14 @@ def _distribution(number: int, judge: str, counts: Counter[int | None]) -> Itera
 def _moves(moves: Counter[tuple[int | None, int | None]]) -> Iterator[str]:
     """A table of the score before by the score now."""
     total = moves.total()
-    same = sum(count for (before, now), count in moves.items() if before == now)
     believed = {pair: count for pair, count in moves.items() if None not in pair}
+    same = sum(count for (before, now), count in believed.items() if before == now)
     up = sum(count for (before, now), count in believed.items() if (now or 0) > (before or 0))
     down = sum(count for (before, now), count in believed.items() if (now or 0) < (before or 0))
-    yield f"moved since the round before: {same / total:.0%} the same, {up / total:.0%} up, {down / total:.0%} down"
+    line = f"moved since the round before: {same / total:.0%} the same, {up / total:.0%} up, {down / total:.0%} down"
+    if unscored := total - sum(believed.values()):
+        line += f", {unscored / total:.0%} without a score in one of them"
+    yield line
     columns: tuple[int | None, ...] = (*SCORES, None) if any(None in pair for pair in moves) else SCORES
     yield "  before \\ now" + "".join(f"{_name(now):>10}" for now in columns)
     for before in columns:

@@ -105,7 +105,7 @@ class SegmentStore:
         while not self._has(unit):
             if self.at_end:
                 if not self.tally.kept:
-                    raise InputError(f"corpus.source: none of its {self.tally.pieces} pieces is kept{self._why()}")
+                    raise none_kept(self.tally.refused)
                 return None
             await asyncio.shield(self._begin())  # who waits may be cancelled; `close` waits for what is read
         first, segments = self._held
@@ -193,9 +193,12 @@ class SegmentStore:
             raise InputError(f"{self._folder / FOLDER / part.file}: other rows than its record counts: damaged")
         return [Segment(**row) for row in rows]
 
-    def _why(self) -> str:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.tally.refused.most_common())
-        return f" ({reasons}); `instructmill segments` shows some of them" if reasons else ""
+
+def none_kept(refused: Counter[str]) -> InputError:
+    """What is said of a corpus that holds no segment at all."""
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in refused.most_common())
+    why = f" ({reasons}); `instructmill segments` shows some of them" if reasons else ""
+    return InputError(f"corpus.source: none of its {refused.total()} pieces is kept{why}")
 
 
 def read_parts(folder: Path) -> list[Part]:

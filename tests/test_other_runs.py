@@ -16,6 +16,7 @@ from pipeline.novelty_fill import fill
 from pipeline.other_runs import other_run
 from pipeline.plan import make_plan
 from pipeline.records import Completion, Request, Stage
+from pipeline.rounds import round_config
 from pipeline.runs import open_run
 from pipeline.testing import ScriptedEngine, run_to_end, scripted_answer
 
@@ -96,6 +97,17 @@ def test_backtranslation_starts_from_what_self_instruct_made(first, backtranslat
 
     assert (row["reason"], row["nearest_score"]) == ("not_novel", 1.0)
     assert row["nearest_id"] == tables(first)["pool"][0]["instruction_id"]
+
+
+def test_what_a_round_accepted_is_not_made_again(backtranslation, tables, tmp_path) -> None:
+    """A round of curation admits nothing: as a source of the pool, what it accepted counts."""
+    source = backtranslation().corpus.source
+    run(backtranslation(name="b", source=source), tmp_path / "one")
+    run(round_config(str(tmp_path / "one"), None, ("curation.min_score=2",), None), tmp_path / "two")
+    imported = [each.instruction for each in other_run(str(tmp_path / "two"), "pool.from").instructions()]
+
+    assert imported
+    assert imported == [row["instruction"] for row in tables(tmp_path / "two")["data"]]
 
 
 def test_other_run_reads_in_order(first, tables) -> None:

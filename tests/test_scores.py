@@ -53,7 +53,9 @@ def test_the_move_is_a_table_of_before_by_now(tmp_path) -> None:
     shown = lines_of(tmp_path, pair(0, 1, 2), pair(1, 5, 5), pair(2, 5, 3), pair(3, 4, None))
     table = shown[shown.index("moved") :].splitlines()
 
-    assert table[0] == "moved since the round before: 25% the same, 25% up, 25% down"
+    assert table[0] == (
+        "moved since the round before: 25% the same, 25% up, 25% down, 25% without a score in one of them"
+    )
     assert table[1].split() == ["before", "\\", "now", "1", "2", "3", "4", "5", "none"]
     assert [line.split() for line in table[2:]] == [
         ["1", "0", "1", "0", "0", "0", "0"],

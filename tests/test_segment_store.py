@@ -11,6 +11,7 @@ import pytest
 from pipeline import segment_store
 from pipeline.backtranslation_settings import CorpusSettings
 from pipeline.errors import InputError, RunStopped
+from pipeline.launch import launch
 from pipeline.records import Segment
 from pipeline.runs import open_run
 from pipeline.segment_store import FOLDER, SegmentStore, read_parts, tally_of
@@ -99,6 +100,14 @@ def test_a_corpus_that_gives_nothing_is_refused(corpus, tmp_path) -> None:
     """Where no piece is kept the sentence says why, before any engine is asked."""
     with pytest.raises(InputError, match=r"none of its 2 pieces is kept \(.*too_short 1.*segments` shows"):
         asyncio.run(take(store_of(tmp_path / "r", corpus(0)), 0, 1))
+
+
+def test_a_run_over_such_a_corpus_writes_nothing(backtranslation, corpus, tmp_path) -> None:
+    """The sentence comes before anything is written: no run is left behind."""
+    with pytest.raises(InputError, match="none of its 2 pieces is kept"):
+        launch(backtranslation(source=corpus(0), out=str(tmp_path / "r")))
+
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_part_of_somebody_else_ends_this_run(small_parts, corpus, tmp_path) -> None:
