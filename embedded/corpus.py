@@ -271,8 +271,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--show", type=int, default=2, help="documents of each stage to print")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--course", choices=COURSES, default="self-instruct")
     arguments = parser.parse_args()
-    corpus = Corpus(arguments.seed, shipped_seeds())
+    corpus = Corpus(arguments.seed, shipped_seeds(), arguments.course)
     for stage in SHARES:
         for _ in range(arguments.show):
             document = corpus.document(stage)
