@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.chat import LEAST_FOR_A_THOUGHT, THINKING_SWITCHES, doubled_start
@@ -18,6 +17,7 @@ from pipeline.recipes.backtranslation import Backtranslation
 from pipeline.recipes.curate import Curate
 from pipeline.recipes.self_instruct import SelfInstruct
 from pipeline.records import Message, Prompt, Sampling
+from pipeline.storage import Folder
 
 SAMPLING_KEYS = {
     "bootstrap": "bootstrap.sampling",
@@ -33,7 +33,7 @@ SAMPLING_KEYS = {
 ITEMS_PER_PROMPT = 8  # at most: a list goes on from the ninth item to before the sixteenth; a chat is asked for eight
 
 
-def check_plan(plan: Plan, folder: Path | None, *, goes_on: bool = False) -> Iterator[str]:
+def check_plan(plan: Plan, folder: Folder | None, *, goes_on: bool = False) -> Iterator[str]:
     """One line for each thing looked at, the run folder where one is named; `goes_on` with the run that it holds.
 
     Raises InputError at the first fault.
@@ -75,19 +75,9 @@ def _describe_inputs(plan: Plan) -> Iterator[str]:
         yield f"candidates: the scored pairs of {plan.candidates.folder}"
 
 
-def check_folder(folder: Path, *, goes_on: bool = False) -> str:
+def check_folder(folder: Folder, *, goes_on: bool = False) -> str:
     """What the run folder is. Raises InputError when it cannot be written."""
-    for place in (folder, *folder.parents):
-        if place.is_dir():
-            probe = place / ".instructmill-probe"
-            try:
-                probe.touch(exist_ok=True)
-                probe.unlink()
-            except OSError as error:
-                raise InputError(f"{folder}: the run folder cannot be written ({error.strerror}: {place})") from None
-            break
-        if place.exists():
-            raise InputError(f"{folder}: the run folder cannot be written: {place} is not a folder")
+    folder.require_writable()
     return f"run folder: {folder}, {'goes on with the run in it' if goes_on else 'new'}"
 
 

@@ -111,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("-n", type=_positive, default=5, metavar="ROWS", help="rows to show, spread over the run (5)")
     added.add_argument("--rejected", action="store_true", help="what was refused instead of what was kept")
     added.add_argument("--reason", metavar="R", help="rejects with this reason only")
+    added = add(commands.verify, "is a run folder whole: files, hashes, ledger, ids, counts, novelty; live or dead")
+    added.add_argument("run", metavar="RUN", help="a run folder")
+    added.add_argument(
+        "--full", action="store_true", help="compare every admitted instruction with all others, and not some hundreds"
+    )
     _add_novelty(add(commands.novelty, "the novelty filter alone, on the rows of any JSONL or Parquet file in order"))
     _add_backtranslation(add)
     return parser

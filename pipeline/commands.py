@@ -34,7 +34,8 @@ def demo(options: argparse.Namespace) -> int:
     launch(config)
     draw_rows("a few of its rows", evenly(read_rows(folder, "data"), 3))
     python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
-    print(f"\nopen it:  {python} -c \"import datasets; print(datasets.load_dataset('{folder}', split='train'))\"")
+    what = f"'{folder}'" if folder.local else f"'parquet', data_files='{folder}/data/*.parquet'"
+    print(f"\nopen it:  {python} -c \"import datasets; print(datasets.load_dataset({what}, split='train'))\"")
     reason = "not_novel" if options.recipe == "self-instruct" else "low_score"
     print(f"look on:  {python} -m pipeline inspect {folder} -n 5      ... inspect {folder} --reason {reason}")
     return 0
@@ -90,9 +91,10 @@ def check(options: argparse.Namespace) -> int:
     from pipeline.launch import engines_room
     from pipeline.plan import make_plan
     from pipeline.runs import plan_for
+    from pipeline.storage import folder_at
 
     config = load_config(options.config, tuple(options.set), options.out)
-    folder = Path(config.out).expanduser() if config.out else None
+    folder = folder_at(config.out) if config.out else None
     plan, manifest = plan_for(folder, config) if folder else (make_plan(config), None)
     for line in check_plan(plan, folder, goes_on=manifest is not None):
         print(line)
@@ -110,7 +112,7 @@ def status(options: argparse.Namespace) -> int:
     from pipeline.report import status as facts_of
     from pipeline.report import status_text
 
-    facts = facts_of(Path(options.run))
+    facts = facts_of(options.run)
     print(json.dumps(facts, indent=1) if options.json else status_text(facts))
     return 0
 
@@ -124,13 +126,16 @@ def inspect(options: argparse.Namespace) -> int:
     if options.reason is not None and options.reason not in set(Reason):
         raise InputError(f"--reason {options.reason}: no such reason; there are {', '.join(Reason)}")
     kind = "rejected" if options.rejected or options.reason else "data"
-    rows = read_rows(Path(options.run), kind, options.reason)
+    rows = read_rows(options.run, kind, options.reason)
     draw_rows(f"{min(options.n, len(rows))} of {len(rows)} rows of {kind}/", evenly(rows, options.n))
     return 0
 
 
 def novelty(options: argparse.Namespace) -> int:
     """`instructmill novelty`: the filter alone on a file; or with --fill, the full nearest of what a run admitted."""
+    for path in (options.path, options.out, *(options.against or ())):
+        if str(path).startswith(("s3:/", "s3a:/")):
+            raise InputError(f"{path}: novelty reads and writes local files; copy it to a disk of this machine first")
     given = {
         name: value
         for name, value in vars(options).items()
@@ -149,6 +154,14 @@ def novelty(options: argparse.Namespace) -> int:
     from pipeline.novelty_files import Options, filter_file
 
     print(filter_file(Options(options.path, out=options.out, workers=workers, **given)))
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """`instructmill verify`: is a run folder whole, from its files alone."""
+    from pipeline.verify import verify as checked
+
+    print(checked(options.run, full=options.full))
     return 0
 
 
@@ -181,8 +194,7 @@ def report(options: argparse.Namespace) -> int:
     from pipeline.report import status_text
     from pipeline.scores import score_lines
 
-    folder = Path(options.run)
-    print("\n".join([status_text(facts_of(folder)), *score_lines(folder)]))
+    print("\n".join([status_text(facts_of(options.run)), *score_lines(options.run)]))
     return 0
 
 

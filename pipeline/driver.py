@@ -114,22 +114,22 @@ class Driver:
         try:
             while not self._complete():
                 await self._something()
-                self._collect()
+                await self._collect()
                 self._cancel_beyond()
                 if self._stop_reason is not None and not self._complete():
                     raise self._stop_reason
                 if self._range and not self._complete() and self._range_age() >= self._config.shards.seconds:
-                    self._commit_range(None)
+                    await self._commit_range(None)
         finally:
             starter.cancel()
             self._gate.close()
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-            self._collect()
+            await self._collect()
             ending = self.state.stops.ending if self._complete() else None
             if self._range or ending:
-                self._commit_range(ending)
+                await self._commit_range(ending)
         assert ending is not None
         return ending
 
@@ -178,6 +178,11 @@ class Driver:
                     self.state.stops.no_more(unit)
                     self._wake()
                     return
+            while self._committing:  # so that a kill in it costs no more than its range and a window
+                self._room.clear()
+                await self._room.wait()
+            if self.state.stops.beyond(unit):
+                return
             self._tasks[unit] = asyncio.create_task(self._run_unit(unit, work))
 
     def _cancel_beyond(self) -> None:
@@ -229,7 +234,7 @@ class Driver:
         self._wake()
         return not self.state.stops.beyond(unit + 1)
 
-    def _collect(self) -> None:
+    async def _collect(self) -> None:
         """Move finished units, in order and not beyond the end, into the open range; commit it when it is full."""
         while (result := self._finished.get(self._next_ready)) and not self.state.stops.beyond(self._next_ready):
             del self._finished[self._next_ready]
@@ -242,7 +247,7 @@ class Driver:
                 self.stop(InputError(sentence))
             self.state.stops.after_ready(result.unit, self.state.counters.tokens, self._seconds() / 3600)
             if self._range_full() and not self._complete():
-                self._commit_range(None)
+                await self._commit_range(None)
         if self._config.budget.hours is not None and self.state.stops.ending is None:
             self.state.stops.after_ready(self._next_ready - 1, self.state.counters.tokens, self._seconds() / 3600)
         self._room.set()
@@ -261,7 +266,8 @@ class Driver:
             for table in ("examples", "admitted", "rejects")
         )
 
-    def _commit_range(self, ending: Ending | None) -> None:
+    async def _commit_range(self, ending: Ending | None) -> None:
+        """Commit the open range, in a thread: units under way and signals do not wait for storage, and new units do."""
         gate = [self._gated[result.unit] for result in self._range]
         if ending:
             self.overshoot_tokens += sum(
@@ -273,11 +279,18 @@ class Driver:
         if self._committing:  # one has failed and may have been made all the same: the next start finds out
             return
         self._committing = True
-        self._commit(self._range, self.state.counters, gate, ending, self.overshoot_tokens)
+        written = asyncio.to_thread(self._commit, self._range, self.state.counters, gate, ending, self.overshoot_tokens)
+        task = asyncio.ensure_future(written)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])  # what it writes is still being looked at
+            raise
         for result in self._range:
             del self._gated[result.unit]
         self._range = []
         self._committing = False
+        self._room.set()
 
 
 def sums_close(counters: Counters) -> None:

@@ -8,7 +8,7 @@ sentence, so that seed and augmented rows can be put in one file and stay told a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -24,7 +24,8 @@ from pipeline.prompting import load_template
 from pipeline.report import open_folder
 from pipeline.row_writer import require_new, terminated_as_interrupted, whole_file
 from pipeline.seeds import parse_seeds, read_seed_text
-from pipeline.shards import read_tables
+from pipeline.shards import Commit, read_tables
+from pipeline.storage import OBJECT_STORES, Folder, folder_at
 
 BATCH = 10_000
 _MESSAGE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -81,10 +82,10 @@ def export_rows(
 
 def _rows(source: str, config: Config | None) -> tuple[Iterator[Row], str, str | None]:
     """The pairs, the system sentence of their kind, and the file of the backward prompt where it is not the shipped."""
-    folder = Path(source).expanduser()
     tags, backward = (config.tags, config.prompts.backward) if config else (TagSettings(), None)
-    if source.startswith("shipped:") or not folder.is_dir():
-        if not source.startswith("shipped:") and not folder.is_file():
+    remote = source.startswith(OBJECT_STORES)  # seed files are on the disk
+    if not remote and (source.startswith("shipped:") or not Path(source).expanduser().is_dir()):
+        if not source.startswith("shipped:") and not Path(source).expanduser().is_file():
             raise InputError(f"{source}: there is no such run folder or seed file")
         seeds = parse_seeds(read_seed_text(source), source)
         pairs = (
@@ -93,14 +94,15 @@ def _rows(source: str, config: Config | None) -> tuple[Iterator[Row], str, str |
             for place, one in enumerate(seed.instances)
         )
         return pairs, tags.seed, backward
+    manifest, commits = open_folder(source)
     if config is None:
-        before = open_folder(folder)[0]["config"]
+        before = manifest["config"]
         tags, backward = TagSettings(**before.get("tags", {})), before["prompts"].get("backward")
-    return _run_rows(folder), tags.augmented, backward
+    return _run_rows(folder_at(source), commits), tags.augmented, backward
 
 
-def _run_rows(folder: Path) -> Iterator[Row]:
-    for table in read_tables(folder, open_folder(folder)[1], "data", list(Row._fields)):
+def _run_rows(folder: Folder, commits: Sequence[Commit]) -> Iterator[Row]:
+    for table in read_tables(folder, commits, "data", list(Row._fields)):
         yield from (Row(**row) for row in table.to_pylist())
 
 

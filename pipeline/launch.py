@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pipeline.check import check_context, check_folder, longest_prompts
@@ -32,6 +31,7 @@ from pipeline.progress import Progress, while_waiting
 from pipeline.report import summary
 from pipeline.runs import Run, open_planned, plan_for
 from pipeline.scoring import Scorer
+from pipeline.storage import Folder, folder_at
 
 # What would make a run go on that has ended, by the rule that ended it.
 GOES_ON = {
@@ -46,11 +46,11 @@ GOES_ON = {
 QUIET_S = 2.0  # novelty workers that are filled sooner are not spoken of
 
 
-def run_folder(config: Config) -> Path:
+def run_folder(config: Config) -> Folder:
     """Where a configuration's run goes. Raises InputError when it does not say."""
     if config.out is None:
         raise InputError("the run folder is not named: set `out` in the configuration, or give --out DIR")
-    return Path(config.out).expanduser()
+    return folder_at(config.out)
 
 
 def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:

@@ -20,7 +20,7 @@ from pipeline.row_writer import require_new
 from pipeline.runs import is_running
 from pipeline.scoring import Scorer
 from pipeline.seeds import parse_seeds, read_seed_text
-from pipeline.shards import write_file
+from pipeline.storage import folder_at
 
 FILLED = pa.schema([("instruction_id", pa.string()), ("nearest_id", pa.string()), ("nearest_score", pa.float64())])
 
@@ -41,7 +41,7 @@ def fill(folder: Path, out: Path | None = None, workers: int = 0) -> str:
         require_new(out)
         if ending(out) != ".parquet":
             raise InputError(f"{out}: --fill writes Parquet; give --out a name that ends in .parquet")
-    names, texts = _held_first(manifest)
+    names, texts = held_first(manifest)
     tokenizer = manifest["config"]["novelty"].get("tokenizer", DEFAULTS.tokenizer)
     options = Options(folder, threshold=1.0, floor=0.0, tokenizer=tokenizer)  # nothing is above 1: all are kept
     tally = Tally()
@@ -70,11 +70,11 @@ def fill(folder: Path, out: Path | None = None, workers: int = 0) -> str:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=FILLED), sink, compression="zstd")
     path = out or folder / ".run" / "nearest.parquet"
-    write_file(path, sink.getvalue().to_pybytes())
+    folder_at(path.parent).write(path.name, sink.getvalue().to_pybytes())
     return f"{len(rows):,} instructions with their nearest in {path}, {clock(tally.seconds)}"
 
 
-def _held_first(manifest: dict[str, Any]) -> tuple[list[str], list[str]]:
+def held_first(manifest: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Ids and instructions of what a run's pool began with: its seeds, then what it had from other runs."""
     names, texts = _seeds(manifest) if "seeds" in manifest else ([], [])
     for entry in manifest.get("imports", ()):

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -19,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.pool import Demonstration
 from pipeline.records import Pair, Reason, Score, Source, Stage
 from pipeline.shards import Commit, read_commits, read_manifest, read_tables
+from pipeline.storage import Folder, folder_at
 
 # Columns that a new score does not change.
 _KEPT = (
@@ -32,7 +32,7 @@ _NEAR = frozenset({Reason.NOT_NOVEL, Reason.NO_TOKENS})
 class OtherRun:
     """A run and how much of it is read: its first commits, and what identifies them."""
 
-    folder: Path
+    folder: Folder
     key: str  # of the configuration, which names it
     run: str
     commits: tuple[Commit, ...]  # without what they say of the gate, which is long
@@ -107,7 +107,7 @@ def other_run(path: str, key: str, pinned: Iterable[Mapping[str, Any]] = (), *, 
 
     Raises InputError where there is no run, or with `pinned_only` not the one that was pinned.
     """
-    folder = Path(path).expanduser()
+    folder = folder_at(path)
     manifest = read_manifest(folder)
     commits = read_commits(folder) if manifest else []
     if manifest is None or not commits:

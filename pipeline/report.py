@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pipeline.console import clock
@@ -13,9 +12,10 @@ from pipeline.errors import InputError
 from pipeline.runs import is_running, read_events
 from pipeline.segment_store import read_parts, tally_of
 from pipeline.shards import Commit, read_commits, read_manifest, read_tables
+from pipeline.storage import Place, folder_at
 
 
-def summary(folder: Path, manifest: Mapping[str, Any], commit: Commit) -> str:
+def summary(folder: Place, manifest: Mapping[str, Any], commit: Commit) -> str:
     """The closing summary of a run as committed: what came in, where it went, and that the sums close."""
     counters = Counters.from_json(commit.counters)
     lines = [f"run {manifest['run']} in {folder}"]
@@ -29,7 +29,7 @@ def summary(folder: Path, manifest: Mapping[str, Any], commit: Commit) -> str:
     return "\n".join(lines)
 
 
-def corpus_lines(folder: Path) -> list[str]:
+def corpus_lines(folder: Place) -> list[str]:
     """What a run has read of its corpus, and why pieces of it are no segments; nothing for a run without one."""
     tally = tally_of(folder)
     if tally is None:
@@ -67,7 +67,7 @@ def count_lines(counters: Counters) -> list[str]:
     return lines
 
 
-def status(folder: Path) -> dict[str, Any]:
+def status(folder: Place) -> dict[str, Any]:
     """Where a run stands, live or dead, from its files alone. Raises InputError when the folder holds no run."""
     manifest, commits = open_folder(folder)
     last, counters = commits[-1], Counters.from_json(commits[-1].counters)
@@ -101,7 +101,7 @@ def status(folder: Path) -> dict[str, Any]:
     }
 
 
-def _units_in_all(folder: Path, manifest: Mapping[str, Any]) -> int | None:
+def _units_in_all(folder: Place, manifest: Mapping[str, Any]) -> int | None:
     """How many units there are, where that is known: a corpus is at its end, or another run's pairs are counted."""
     if "candidates" in manifest:
         return int(manifest["candidates"]["pairs"])
@@ -127,12 +127,13 @@ def status_text(facts: Mapping[str, Any]) -> str:
         lines.append(f"  {'target':<14}{facts['target']:>10,}, {counters.admitted:,} admitted{eta}")
     elif facts["units"] is not None:
         lines.append(f"  {'in all':<14}{facts['units']:>10,} units, {counters.units:,} done{eta}")
-    counts = (*corpus_lines(Path(facts["folder"])), *count_lines(counters))
+    counts = (*corpus_lines(facts["folder"]), *count_lines(counters))
     return "\n".join([*lines, *(f"  {line}" for line in counts)])
 
 
-def open_folder(folder: Path) -> tuple[dict[str, Any], list[Commit]]:
+def open_folder(place: Place) -> tuple[dict[str, Any], list[Commit]]:
     """Manifest and ledger of a run folder. Raises InputError when it holds no run."""
+    folder = folder_at(place)
     manifest = read_manifest(folder)
     commits = read_commits(folder) if manifest else []
     if manifest is None or not commits:
@@ -140,7 +141,7 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], list[Commit]]:
     return manifest, commits
 
 
-def read_rows(folder: Path, kind: str, reason: str | None = None) -> list[dict[str, Any]]:
+def read_rows(folder: Place, kind: str, reason: str | None = None) -> list[dict[str, Any]]:
     """Rows of a table of a run ("data", "pool" or "rejected"), in order; of rejects, those with one reason."""
     _, commits = open_folder(folder)
     rows = (row for table in read_tables(folder, commits, kind) for row in table.to_pylist())

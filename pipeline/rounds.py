@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config, parse_config, read_values, with_overrides
 from pipeline.errors import InputError
 from pipeline.fingerprint import CAPACITY_OPTIONS
 from pipeline.report import open_folder
+from pipeline.storage import folder_at
 
 # What a round takes over of a run's configuration.
 TAKEN_OVER = ("name", "seed", "curation", "tags", "shards")
@@ -25,8 +25,8 @@ def round_config(run: str, file: str | None, overrides: tuple[str, ...], out: st
 
     Raises InputError where there is no run, or what is asked for cannot be.
     """
-    manifest, _ = open_folder(Path(run).expanduser())
-    if out is not None and Path(out).expanduser().resolve() == Path(run).expanduser().resolve():
+    manifest, _ = open_folder(run)
+    if out is not None and str(folder_at(out)) == str(folder_at(run)):
         raise InputError(f"--out {out}: that is the run whose pairs are scored; name another folder")
     before: dict[str, Any] = manifest["config"]
     given = read_values(file) if file else {}

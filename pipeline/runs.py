@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import platform
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pipeline.config import Config
 from pipeline.counters import Counters
@@ -20,6 +15,7 @@ from pipeline.driver import State
 from pipeline.errors import InputError, RunStopped
 from pipeline.filters import OwnFilter
 from pipeline.fingerprint import differing_keys
+from pipeline.lock import Lock, is_held, me, take
 from pipeline.other_runs import PairsAgain
 from pipeline.plan import Plan, constants, make_plan, manifest_text
 from pipeline.pool import Pool
@@ -28,26 +24,30 @@ from pipeline.segment_store import FOLDER as SEGMENTS
 from pipeline.segment_store import SegmentStore, read_parts
 from pipeline.segments import SegmentReader
 from pipeline.shards import (
+    COMMITS,
+    MANIFEST,
+    RUN,
+    TABLES,
     Commit,
     Shards,
-    create_file,
     read_commits,
     read_manifest,
     read_tables,
     remove_strangers,
-    write_file,
 )
 from pipeline.sources import CorpusFile, changed_file
 from pipeline.stops import Ended, Ending, Stops
+from pipeline.storage import Folder, Place, claim, folder_at
 from pipeline.unit import Units
 
 CORPUS_FILES = ".run/corpus.jsonl"
+LOG = ".run/log"
 
 
 class Run:
     """A run folder open for writing: the only writer, with the state its commits leave."""
 
-    def __init__(self, folder: Path, plan: Plan, lock: TextIO) -> None:
+    def __init__(self, folder: Folder, plan: Plan, lock: Lock) -> None:
         self.folder = folder
         self.plan = plan
         self._lock = lock
@@ -56,10 +56,7 @@ class Run:
         self.commits = read_commits(folder)
         self._events: list[dict[str, Any]] = []
         self._flushes = 0
-        named = [file.path for commit in self.commits for file in commit.files]
-        named += [f"{SEGMENTS}/{part.file}" for part in read_parts(folder)]
-        if removed := remove_strangers(folder, named):
-            self.event("removed_uncommitted_files", files=removed)
+        self._remove_strangers()
         if not self.commits:
             empty: dict[str, Sequence[object]] = {"data": []}
             self.commits.append(self._shards.write_commit(0, range(0), empty, Counters().to_json(), []))
@@ -69,6 +66,28 @@ class Run:
         if plan.corpus is not None:
             reader = SegmentReader(plan.corpus, plan.config.corpus)
             self.segments = SegmentStore(folder, reader, self.attempt, plan.corpus.bytes)
+
+    def _remove_strangers(self) -> None:
+        """Remove what no record names, once no other process can make a record that names it.
+
+        A holder that was taken over may only stand still, between its files and their record. An empty commit takes
+        that record's number, so that it is refused. A part of the segments has no such number to spare: files that no
+        record names stay there, where nobody reads them.
+        """
+        places = [*TABLES, RUN, COMMITS, LOG]
+        if self._lock.taken_over and self.commits:
+            last = self.commits[-1]
+            nothing: dict[str, Sequence[object]] = {}
+            units = range(last.end, last.end)
+            self.commits.append(
+                self._shards.write_commit(last.number + 1, units, nothing, last.counters, [], last.ending)
+            )
+        if not self._lock.taken_over:
+            places.append(SEGMENTS)
+        named = [file.path for commit in self.commits for file in commit.files]
+        named += [f"{SEGMENTS}/{part.file}" for part in read_parts(self.folder)]
+        if removed := remove_strangers(self.folder, named, places):
+            self.event("removed_uncommitted_files", files=removed)
 
     @property
     def units(self) -> Units | None:
@@ -97,6 +116,7 @@ class Run:
         overshoot_tokens: int,
     ) -> None:
         """Make a range of finished units visible (the driver's CommitUnits)."""
+        self._lock.require_held()
         first = self.commits[-1].end
         tables: dict[str, Sequence[object]] = {
             "data": [row for result in results for row in result.examples],
@@ -120,11 +140,15 @@ class Run:
 
     def flush_events(self) -> None:
         """Write the events noted since the last flush as a file of their own."""
-        if self._events:
-            lines = "".join(json.dumps(event) + "\n" for event in self._events)
+        if events := self._events:
+            self._events = []  # what comes while these are written is for the next flush
             self._flushes += 1
-            write_file(self.folder / ".run" / "log" / f"{self.attempt:04d}-{self._flushes:06d}.jsonl", lines.encode())
-            self._events = []
+            lines = "".join(json.dumps(event) + "\n" for event in events)
+            try:
+                self.folder.write(f"{LOG}/{self.attempt:04d}-{self._flushes:06d}.jsonl", lines.encode())
+            except OSError:
+                self._events = events + self._events
+                raise
 
     def close(self) -> None:
         """Write what is noted and let another process have the folder."""
@@ -134,65 +158,46 @@ class Run:
             self._lock.close()
 
 
-def open_run(config: Config, folder: Path, filters: Sequence[OwnFilter] = ()) -> Run:
+def open_run(config: Config, place: Place, filters: Sequence[OwnFilter] = ()) -> Run:
     """Open a run folder to write: a new one is planned, one of the same configuration (and filters) goes on.
 
     Raises InputError for a folder that cannot be written or belongs to another configuration, and RunStopped when
-    another process on this machine is writing to it.
+    another process is writing to it.
     """
-    return open_planned(folder, *plan_for(folder, config, filters))
+    return open_planned(place, *plan_for(place, config, filters))
 
 
-def open_planned(folder: Path, plan: Plan, manifest: dict[str, Any] | None) -> Run:
+def open_planned(place: Place, plan: Plan, manifest: dict[str, Any] | None) -> Run:
     """Open a run folder to write by what `plan_for` said of it. Raises as `open_run` does."""
+    folder = folder_at(place)
+    lock = take(folder)
     try:
-        for name in ("commits", "log"):
-            (folder / ".run" / name).mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".run" / "lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{folder}: the run folder cannot be written ({error.strerror}); name another") from None
-    if not _locked(lock):
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
+        found = read_manifest(folder)  # under the lock: another process may have been here since the plan was made
+        if found != manifest and _begun(folder):
+            raise RunStopped(f"{folder}: another process has begun a run here meanwhile; run the same command again")
+        if manifest is None:
+            for name in folder.names(SEGMENTS):  # of a plan that made nothing
+                folder.remove(f"{SEGMENTS}/{name}")
+            if plan.corpus is not None:
+                folder.write(CORPUS_FILES, _lines(plan.corpus.files))
+            # That of a plan that made nothing is replaced in one act; commit 0 is the same for every plan.
+            lock.require_held()
+            folder.write(MANIFEST, manifest_text(plan).encode())
+        return Run(folder, plan, lock)
+    except BaseException:
         lock.close()
-        raise RunStopped(f"{folder}: another process is writing to this run ({holder}); wait for it or stop it")
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {platform.node()}")
-    lock.flush()
-    found = read_manifest(folder)  # under the lock: another process may have been here since the plan was made
-    if found != manifest and _begun(folder):
-        lock.close()
-        raise RunStopped(f"{folder}: another process has begun a run here meanwhile; run the same command again")
-    if manifest is None:
-        shutil.rmtree(folder / SEGMENTS, ignore_errors=True)  # of a plan that made nothing
-        if plan.corpus is not None:
-            write_file(folder / CORPUS_FILES, _lines(plan.corpus.files))
-        path, text = folder / ".run" / "manifest.json", manifest_text(plan).encode()
-        if found is None:
-            create_file(path, text)
-        else:  # of a plan that made nothing: replaced in one act; commit 0 is the same for every plan
-            write_file(path, text)
-    return Run(folder, plan, lock)
+        raise
 
 
-def _locked(lock: TextIO) -> bool:
-    """Take the lock. Tried for a moment, since a reader that asks whether it is held holds it for that moment."""
-    for _ in range(5):
-        with suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def plan_for(folder: Path, config: Config, filters: Sequence[OwnFilter] = ()) -> tuple[Plan, dict[str, Any] | None]:
+def plan_for(place: Place, config: Config, filters: Sequence[OwnFilter] = ()) -> tuple[Plan, dict[str, Any] | None]:
     """The plan of a configuration for a folder, and the manifest of the run there that it goes on with, or None.
 
     A plan that has made nothing (its engines never started) gives way to another. Raises InputError where the folder
     holds no run but other things, or the begun run of another configuration.
     """
+    folder = folder_at(place)
     manifest = read_manifest(folder)
-    if manifest is None and folder.is_dir() and any(entry.name != ".run" for entry in folder.iterdir()):
+    if manifest is None and folder.holds_other_things():
         raise InputError(f"{folder}: the folder is not empty and holds no run; name an empty or new one")
     begun = manifest is not None and _begun(folder)
     known = _known_files(folder) if begun else []
@@ -219,24 +224,17 @@ def plan_for(folder: Path, config: Config, filters: Sequence[OwnFilter] = ()) ->
     )
 
 
-def _begun(folder: Path) -> bool:
+def _begun(folder: Folder) -> bool:
     """Whether a unit is committed."""
     return any(commit.end for commit in read_commits(folder))
 
 
-def is_running(folder: Path) -> bool:
-    """Whether a process on this machine holds the run folder open for writing."""
-    try:
-        with (folder / ".run" / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+def is_running(place: Place) -> bool:
+    """Whether a process holds the run folder open for writing; on a local disk, one of this machine."""
+    return is_held(folder_at(place))
 
 
-def resume_state(plan: Plan, folder: Path, commits: Sequence[Commit]) -> State:
+def resume_state(plan: Plan, folder: Folder, commits: Sequence[Commit]) -> State:
     """The pool, counters and stop rules as the committed units leave them; the rows come from the shards."""
     imported = [instruction for run in plan.imports for instruction in run.instructions()]
     pool = Pool(plan.seeds, imported, sample_imported=plan.config.pool.sample_imported, window=plan.window)
@@ -264,10 +262,16 @@ def resume_state(plan: Plan, folder: Path, commits: Sequence[Commit]) -> State:
     return State(pool, counters, stops, plan.run_name, plan.window)
 
 
-def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Every event of `.run/log/`, in the order of attempts and flushes."""
-    files = sorted((folder / ".run" / "log").glob("[0-9]*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+def read_events(place: Place) -> list[dict[str, Any]]:
+    """Every event of `.run/log/`, in the order of attempts and flushes. Raises InputError for a damaged file."""
+    folder = folder_at(place)
+    events: list[dict[str, Any]] = []
+    for file in (f"{LOG}/{name}" for name in folder.names(LOG) if name[0].isdigit()):
+        try:
+            events += map(json.loads, folder.read(file).decode().splitlines())
+        except ValueError as error:
+            raise InputError(f"{folder}/{file}: not a log of events ({error}); the run folder is damaged") from None
+    return events
 
 
 def _without_gate(commit: Commit) -> Commit:
@@ -275,23 +279,24 @@ def _without_gate(commit: Commit) -> Commit:
     return replace(commit, gate=())
 
 
-def _known_files(folder: Path) -> list[CorpusFile]:
+def _known_files(folder: Folder) -> list[CorpusFile]:
     """The corpus files as a run found them when it was planned."""
-    path = folder / CORPUS_FILES
-    if not path.is_file():
+    try:
+        lines = folder.read(CORPUS_FILES).decode().splitlines()
+    except FileNotFoundError:
         return []
-    return [CorpusFile(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [CorpusFile(**json.loads(line)) for line in lines]
 
 
 def _lines(files: Sequence[CorpusFile]) -> bytes:
     return "".join(json.dumps(asdict(file), ensure_ascii=False) + "\n" for file in files).encode()
 
 
-def _claim_attempt(folder: Path, target: int | None) -> int:
+def _claim_attempt(folder: Folder, target: int | None) -> int:
     """The number of this try: one more than any before it, claimed by a file that is created and never replaced."""
-    log = folder / ".run" / "log"
-    attempt = 1 + max((int(file.name.split("-")[0]) for file in log.glob("[0-9]*-*.jsonl")), default=0)
-    start = {"time": round(time.time(), 3), "event": "start", "attempt": attempt, "target": target}
-    if not create_file(log / f"{attempt:04d}-000000.jsonl", (json.dumps(start) + "\n").encode()):
+    begun = (int(name.split("-")[0]) for name in folder.names(LOG) if name[0].isdigit())
+    attempt = 1 + max(begun, default=0)
+    start = {"time": round(time.time(), 3), "event": "start", "attempt": attempt, "target": target, "by": me()}
+    if not claim(folder, f"{LOG}/{attempt:04d}-000000.jsonl", (json.dumps(start) + "\n").encode()):
         raise RunStopped(f"{folder}: another process has begun attempt {attempt}; this one has ended")
     return attempt

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pipeline.report import open_folder
 from pipeline.shards import read_tables
+from pipeline.storage import Place
 
 SCORES = (1, 2, 3, 4, 5)
 _BAR = 40  # columns of the longest bar
 
 
-def score_lines(folder: Path) -> list[str]:
+def score_lines(folder: Place) -> list[str]:
     """Distribution of each round by its judge, A4 and A5, and the move from the last round but one; [] without scores.
 
     Reads the column of scores alone. Raises InputError where the folder holds no run.
@@ -34,7 +34,7 @@ def score_lines(folder: Path) -> list[str]:
     return lines
 
 
-def _scores(folder: Path) -> Iterator[tuple[int | None, list[dict[str, Any]]]]:
+def _scores(folder: Place) -> Iterator[tuple[int | None, list[dict[str, Any]]]]:
     """The newest score and all scores of every judged pair, accepted and refused."""
     _, commits = open_folder(folder)
     for kind in ("data", "rejected"):

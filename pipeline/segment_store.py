@@ -13,13 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, RunStopped
 from pipeline.records import Segment
 from pipeline.segments import Found, Place, SegmentReader
-from pipeline.shards import create_file, encode, read_table, write_file
+from pipeline.shards import encode, read_table, records
+from pipeline.storage import Place as RunPlace
+from pipeline.storage import claim, folder_at
 
 FOLDER = ".run/segments"
 PART_ROWS = 1000
@@ -64,13 +65,13 @@ class Part:
 class SegmentStore:
     """The units of a run over a corpus, called for one after the other. Reads a part ahead of what is asked for."""
 
-    def __init__(self, folder: Path, reader: SegmentReader, attempt: int, size: int = 0) -> None:
+    def __init__(self, place: RunPlace, reader: SegmentReader, attempt: int, size: int = 0) -> None:
         """`size` is that of the corpus in bytes, 0 where it is not known. Raises InputError where parts are damaged."""
         self._size = size
-        self._folder = folder
+        self._folder = folder_at(place)
         self._reader = reader
         self._attempt = attempt
-        self._parts = read_parts(folder)
+        self._parts = read_parts(self._folder)
         self._found: Iterator[Found] | None = None
         self._tally = _tally(self._parts[-1]) if self._parts else Tally()
         self._held: tuple[int, list[Segment]] = (0, [])  # the part being handed out, and its first unit
@@ -169,13 +170,14 @@ class SegmentStore:
             suffix = f"-a{self._attempt}" if self._attempt > 1 else ""
             name, content = f"segments-{number:06d}{suffix}.parquet", encode("segments", kept, {})
             digest = hashlib.sha256(content).hexdigest()
-            write_file(self._folder / FOLDER / name, content)
+            self._folder.write(f"{FOLDER}/{name}", content)
         tally = {**asdict(self._tally), "refused": dict(sorted(self._tally.refused.items()))}
         part = Part(number, first, first + len(kept), name, digest, asdict(after), tally, at_end)
         text = json.dumps(asdict(part), indent=1) + "\n"
-        if not create_file(self._folder / FOLDER / f"{number:06d}.json", text.encode()):
+        record = f"{FOLDER}/{number:06d}.json"
+        if not claim(self._folder, record, text.encode()):
             if name is not None:
-                (self._folder / FOLDER / name).unlink(missing_ok=True)
+                self._folder.remove(f"{FOLDER}/{name}")
             raise RunStopped(
                 f"{self._folder}: another process has written part {number} of the segments; this one ends"
             )
@@ -188,9 +190,9 @@ class SegmentStore:
     def _segments(self, part: Part) -> list[Segment]:
         if part.file is None:
             return []
-        rows = read_table(self._folder / FOLDER / part.file, "segments").to_pylist()
+        rows = read_table(self._folder, f"{FOLDER}/{part.file}", "segments").to_pylist()
         if len(rows) != part.end - part.first:
-            raise InputError(f"{self._folder / FOLDER / part.file}: other rows than its record counts: damaged")
+            raise InputError(f"{self._folder}/{FOLDER}/{part.file}: other rows than its record counts: damaged")
         return [Segment(**row) for row in rows]
 
 
@@ -201,13 +203,15 @@ def none_kept(refused: Counter[str]) -> InputError:
     return InputError(f"corpus.source: none of its {refused.total()} pieces is kept{why}")
 
 
-def read_parts(folder: Path) -> list[Part]:
+def read_parts(place: RunPlace) -> list[Part]:
     """The records of a run's segments in order. Raises InputError when one is missing or cannot be read."""
+    folder = folder_at(place)
     parts: list[Part] = []
-    for number, path in enumerate(sorted((folder / FOLDER).glob("[0-9]*.json"))):
+    for number, name in enumerate(records(folder, FOLDER)):
+        path = f"{folder}/{name}"
         try:
-            part = Part(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            part = Part(**json.loads(folder.read(name)))
+        except (ValueError, TypeError) as error:
             raise InputError(f"{path}: not a record of segments ({error}); the run folder is damaged") from None
         if part.number != number or part.first != (parts[-1].end if parts else 0):
             raise InputError(f"{path}: the record before it is missing; the run folder is damaged")
@@ -215,9 +219,9 @@ def read_parts(folder: Path) -> list[Part]:
     return parts
 
 
-def tally_of(folder: Path) -> Tally | None:
+def tally_of(place: RunPlace) -> Tally | None:
     """What a run has read of its corpus so far; None for a run without one."""
-    parts = read_parts(folder)
+    parts = read_parts(place)
     return _tally(parts[-1]) if parts else None
 
 

@@ -6,13 +6,11 @@ and never replaced, is the commit: files that no record names do not count and a
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,9 +18,13 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, RunStopped
 from pipeline.records import Score, Source
+from pipeline.storage import HIDDEN, Folder, Place, claim, folder_at
 
 SCHEMA_VERSION = 2
 MANIFEST_VERSION = 1
+RUN = ".run"
+MANIFEST = ".run/manifest.json"
+COMMITS = ".run/commits"
 
 
 def _list(kind: pa.DataType) -> pa.ListType:
@@ -73,6 +75,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
 }
 SCHEMAS["segments"] = pa.schema([(name, pa.string()) for name in ("id", "origin", "header", "text")], metadata=_FOOTER)
+_DAMAGED = "{}: a shard that its commit names cannot be read ({}); the run folder is damaged"
+TABLES = ("data", "pool", "rejected")
 _FILE_PREFIX = {"data": "train", "pool": "pool", "rejected": "rejected"}
 
 
@@ -144,36 +148,58 @@ def _plain(value: Any, otherwise: Any) -> Any:
     return value
 
 
-def read_table(path: Path, kind: str, columns: list[str] | None = None) -> pa.Table:
+def read_table(place: Place, name: str, kind: str, columns: list[str] | None = None) -> pa.Table:
     """A shard as a table, whole or some of its columns.
 
-    Raises InputError when it cannot be read, or (showing both) is of another schema.
+    Raises InputError when it is damaged, or (showing both) is of another schema; OSError when the store fails.
     """
+    folder = folder_at(place)
+    path = f"{folder}/{name}"
+    if folder.local:
+        return _table(folder.local / name, path, kind, columns)
     try:
-        found = pq.read_schema(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{path}: a shard that its commit names cannot be read ({error}); the run folder is damaged"
-        ) from None
-    if not found.equals(SCHEMAS[kind], check_metadata=True):
-        raise InputError(f"{path}: its schema is not this version's.\nfound:\n{found}\nexpected:\n{SCHEMAS[kind]}")
-    return pq.read_table(path, columns=columns, partitioning=None)
+        content = folder.read(name)
+    except FileNotFoundError as error:
+        raise InputError(_DAMAGED.format(path, error)) from None
+    return decode(content, path, kind, columns)
+
+
+def decode(content: bytes, path: str, kind: str, columns: list[str] | None = None) -> pa.Table:
+    """`read_table` of a shard's bytes; `path` is for what is wrong with them."""
+    return _table(io.BytesIO(content), path, kind, columns)
+
+
+def _table(source: Any, path: str, kind: str, columns: list[str] | None) -> pa.Table:
+    try:
+        with pq.ParquetFile(source) as file:
+            found = file.schema_arrow
+            if found.equals(SCHEMAS[kind], check_metadata=True):
+                return file.read(columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(_DAMAGED.format(path, error)) from None
+    raise InputError(f"{path}: its schema is not this version's.\nfound:\n{found}\nexpected:\n{SCHEMAS[kind]}")
+
+
+def shard_name(kind: str, number: int, attempt: int) -> str:
+    """The file of a table in a commit. Two attempts never write the same one."""
+    suffix = f"-a{attempt}" if attempt > 1 else ""
+    return f"{kind}/{_FILE_PREFIX[kind]}-{number:06d}{suffix}.parquet"
 
 
 def read_tables(
-    folder: Path, commits: Iterable[Commit], kind: str, columns: list[str] | None = None
+    place: Place, commits: Iterable[Commit], kind: str, columns: list[str] | None = None
 ) -> Iterator[pa.Table]:
     """The shards of one kind that these commits name, in order, whole or some of their columns. Raises InputError."""
     for commit in commits:
         for file in commit.files:
             if file.path.startswith(f"{kind}/"):
-                yield read_table(folder / file.path, kind, columns)
+                yield read_table(place, file.path, kind, columns)
 
 
 class Shards:
-    """The tables and the ledger of one run folder on a local disk. One writer at a time."""
+    """The tables and the ledger of one run folder. One writer at a time."""
 
-    def __init__(self, folder: Path, attempt: int, constants: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Folder, attempt: int, constants: Mapping[str, Any]) -> None:
         """`constants` fills the columns that are the same in every row (recipe, model)."""
         self.folder = folder
         self.attempt = attempt
@@ -194,102 +220,75 @@ class Shards:
         """
         files = [self._write_file(kind, number, rows) for kind, rows in tables.items() if rows or number == 0]
         commit = Commit(number, self.attempt, units.start, units.stop, tuple(files), counters, tuple(gate), ending)
-        path, text = self.folder / ".run" / "commits" / f"{number:06d}.json", commit.to_json()
-        if not create_file(path, text.encode()) and path.read_text(encoding="utf-8") != text:
+        name, content = f"{COMMITS}/{number:06d}.json", commit.to_json().encode()
+        if not claim(self.folder, name, content):
             for file in files:
-                (self.folder / file.path).unlink(missing_ok=True)
+                self.folder.remove(file.path)
             raise RunStopped(f"{self.folder}: another process has written commit {number}; this one has ended")
         return commit
 
     def _write_file(self, kind: str, number: int, rows: Sequence[object]) -> ShardFile:
-        suffix = f"-a{self.attempt}" if self.attempt > 1 else ""
-        name = f"{kind}/{_FILE_PREFIX[kind]}-{number:06d}{suffix}.parquet"
+        name = shard_name(kind, number, self.attempt)
         content = encode(kind, rows, self._constants)
-        write_file(self.folder / name, content)
+        self.folder.write(name, content)
         return ShardFile(name, len(rows), hashlib.sha256(content).hexdigest())
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a run folder; None where there is none. Raises InputError when it cannot be read."""
-    path = folder / ".run" / "manifest.json"
+def read_manifest(place: Place) -> dict[str, Any] | None:
+    """The manifest of a run folder; None where there is none.
+
+    Raises InputError when it is damaged or may not be read, OSError when the storage fails.
+    """
+    folder = folder_at(place)
+    path = f"{folder}/{MANIFEST}"
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(folder.read(MANIFEST))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except ValueError as error:
         raise InputError(f"{path}: cannot be read ({error}); the run folder is damaged") from None
+    if not isinstance(manifest, dict) or "version" not in manifest:
+        raise InputError(f"{path}: not a manifest; the run folder is damaged")
     if manifest["version"] != MANIFEST_VERSION:
         raise InputError(f"{path}: written by another version of InstructMill; use that one, or another folder")
     return manifest
 
 
-def read_commits(folder: Path) -> list[Commit]:
+def read_commits(place: Place) -> list[Commit]:
     """The ledger in order. Raises InputError when a record is missing or cannot be read."""
-    commits = []
-    for number, path in enumerate(sorted((folder / ".run" / "commits").glob("[0-9]*.json"))):
+    folder, commits = folder_at(place), []
+    for number, name in enumerate(records(folder, COMMITS)):
         try:
-            commit = Commit.from_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}: not a commit record ({error}); the run folder is damaged") from None
+            commit = Commit.from_json(folder.read(name).decode())
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{folder}/{name}: not a commit record ({error}); the run folder is damaged") from None
         if commit.number != number:
-            raise InputError(f"{path}: commit {number} is missing; the run folder is damaged")
+            moved = name.endswith(f"/{number:06d}.json")
+            what = f"it holds commit {commit.number}" if moved else f"commit {number} is missing"
+            raise InputError(f"{folder}/{name}: {what}; the run folder is damaged")
         commits.append(commit)
     return commits
 
 
-def remove_strangers(folder: Path, named: Iterable[str]) -> list[str]:
-    """Remove shard files but those `named` by a record, and temporary files; returns their paths in the folder."""
+def records(folder: Folder, under: str) -> list[str]:
+    """The numbered JSON records right under a folder, in order."""
+    return [f"{under}/{name}" for name in folder.names(under) if name[0].isdigit() and name.endswith(".json")]
+
+
+def remove_strangers(folder: Folder, named: Iterable[str], places: Sequence[str]) -> list[str]:
+    """Remove files in `places` that are shards but not `named` by a record, or temporary; returns their names.
+
+    Right under `.run` there are no shards: what is Parquet there is of `instructmill novelty`, and stays.
+    """
     named = set(named)
     removed = []
-    for place in [*_FILE_PREFIX, ".run/commits", ".run/segments"]:
-        for file in sorted((folder / place).glob("*")):
-            path = file.relative_to(folder).as_posix()
-            stranger = file.suffix == ".parquet" and path not in named
-            if stranger or file.name.startswith(".tmp-"):
-                file.unlink()
-                removed.append(path)
+    for place in places:
+        for file in folder.names(place):
+            name = f"{place}/{file}"
+            stranger = file.endswith(".parquet") and place != RUN and name not in named
+            if stranger or file.startswith(HIDDEN):
+                folder.remove(name)
+                removed.append(name)
     return removed
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file that becomes visible whole, in one act: hidden name, fsync, rename, fsync of the folder."""
-    temporary = _write_hidden(path, content)
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
-def create_file(path: Path, content: bytes) -> bool:
-    """Like `write_file`, but never replaces: False, and nothing changed, when the file exists."""
-    temporary = _write_hidden(path, content)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP):
-            raise
-        raise InputError(
-            f"{path.parent}: no hard links here, which commits need; name a folder on a local disk"
-        ) from None
-    finally:
-        temporary.unlink()
-    _sync_folder(path.parent)
-    return True
-
-
-def _write_hidden(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return temporary
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,9 +87,73 @@ def backtranslation(scripted, corpus) -> Callable[..., Config]:
 
 
 @pytest.fixture
-def tables() -> Callable[[Path], dict[str, list[dict[str, Any]]]]:
+def tables() -> Callable[[Path | str], dict[str, list[dict[str, Any]]]]:
     """Reads every row of a run folder, in order."""
     return lambda folder: {kind: read_rows(folder, kind) for kind in ("data", "pool", "rejected")}
+
+
+SECRET = "verysecretkey0123456789"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server, a process of its own on this machine."""
+    pytest.importorskip("moto")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("s3") / "log").open("wb")
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+
+    def end_with_us() -> None:  # a suite that is killed runs no clean-up; Linux alone knows this
+        with contextlib.suppress(AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+    server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=end_with_us)
+    try:
+        until = time.monotonic() + 60
+        while True:
+            with socket.socket() as door:
+                if door.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None, "the S3 server did not start"
+            assert time.monotonic() < until, "the S3 server did not answer"
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+        log.close()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty place in a bucket of its own; this process and its children have the credentials."""
+    from pipeline import storage
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test-user",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }.items():
+        monkeypatch.setenv(name, value)
+    storage._client.cache_clear()
+    bucket = f"b-{uuid.uuid4().hex[:12]}"
+    storage._client().create_bucket(Bucket=bucket)
+    yield f"s3://{bucket}/some/run"
+    storage._client.cache_clear()
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a run folder may be: a folder that is not there yet, on a disk and in an S3 store."""
+    return str(tmp_path / "r") if request.param == "disk" else request.getfixturevalue("s3")
 
 
 @pytest.fixture(scope="session")

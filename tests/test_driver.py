@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -280,6 +281,60 @@ def test_an_exhausted_novelty_ends_the_run_with_a_word(scripted, tmp_path):
     assert "novelty is exhausted" in ending["detail"]
     assert done.state.counters.units == 17
     assert done.state.counters.admitted == 1
+
+
+def test_a_slow_commit_holds_up_no_unit_under_way(scripted, tables, tmp_path):
+    """While a commit waits for its storage, units under way go on and no new one starts, so that a kill then costs no
+    more than its range and a window; the rows are those of a run with quick storage."""
+    asked_meanwhile, started_meanwhile = [], []
+
+    async def main() -> None:
+        opened = open_run(scripted(), tmp_path / "r")
+        engine = ScriptedEngine(delay_s=0.01)
+
+        def commit(*values) -> None:
+            before = list(engine.calls)
+            time.sleep(0.3)
+            since = engine.calls[len(before) :]
+            asked_meanwhile.append(len(since))
+            started_meanwhile.extend({key.unit for key in since} - {key.unit for key in before})
+            opened.commit(*values)
+
+        await Driver(opened.plan.config, opened.state, opened.plan.recipe, engine, commit).run()
+        opened.close()
+
+    asyncio.run(main())
+    run(scripted(), tmp_path / "quick")
+
+    assert asked_meanwhile[0] > 0
+    assert started_meanwhile == []
+    assert tables(tmp_path / "r") == tables(tmp_path / "quick")
+
+
+def test_a_run_cancelled_in_a_commit_waits_for_it(scripted, tmp_path):
+    """What is being written when the run is cancelled is written to its end, once."""
+
+    async def main() -> int:
+        opened = open_run(scripted(), tmp_path / "r")
+        driving: list[asyncio.Task] = []
+        loop = asyncio.get_running_loop()
+        done = []
+
+        def commit(*values) -> None:
+            loop.call_soon_threadsafe(driving[0].cancel)
+            time.sleep(0.3)
+            opened.commit(*values)
+            done.append(True)
+
+        driver = Driver(opened.plan.config, opened.state, opened.plan.recipe, ScriptedEngine(), commit)
+        driving.append(asyncio.create_task(driver.run()))
+        with pytest.raises(asyncio.CancelledError):
+            await driving[0]
+        opened.close()
+        return len(done)
+
+    assert asyncio.run(main()) == 1
+    assert len(read_commits(tmp_path / "r")) == 2
 
 
 def test_a_cancelled_run_keeps_what_is_whole(scripted, tmp_path):

@@ -203,7 +203,7 @@ def test_a_plan_is_replaced_in_one_act(scripted, tmp_path, monkeypatch):
     """A process that dies where the manifest is replaced leaves the old one, and the next start goes on."""
     open_run(scripted(), tmp_path / "r").close()
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.runs.write_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("pipeline.storage.LocalFolder.write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             open_run(scripted(seed=7), tmp_path / "r")
     gc.collect()

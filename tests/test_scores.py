@@ -5,7 +5,8 @@ from __future__ import annotations
 from pipeline.counters import Counters
 from pipeline.records import Example, Reason, Reject, Score, Stage
 from pipeline.scores import score_lines
-from pipeline.shards import Shards, create_file
+from pipeline.shards import MANIFEST, Shards
+from pipeline.storage import folder_at
 
 
 def pair(number: int, *scores: int | None) -> Example:
@@ -32,9 +33,9 @@ def lines_of(folder, *pairs: Example) -> str:
     """The lines of a run of these pairs; the first is refused, the others accepted."""
     first, *others = pairs
     refused = Reject(first.unit, Stage.CURATION, Reason.LOW_SCORE, id=first.id, scores=first.scores, score=first.score)
-    create_file(folder / ".run" / "manifest.json", b'{"version": 1, "run": "t"}')
+    folder_at(folder).write(MANIFEST, b'{"version": 1, "run": "t"}')
     tables: dict[str, list[object]] = {"data": list(others), "rejected": [refused], "pool": list[object]()}
-    Shards(folder, 1, {}).write_commit(0, range(0, len(pairs)), tables, Counters().to_json(), [])
+    Shards(folder_at(folder), 1, {}).write_commit(0, range(0, len(pairs)), tables, Counters().to_json(), [])
     return "\n".join(score_lines(folder))
 
 

@@ -12,22 +12,23 @@ import pytest
 from pipeline.errors import InputError, RunStopped
 from pipeline.records import Admitted, Reason, Reject, Stage
 from pipeline.shards import (
+    COMMITS,
+    RUN,
     SCHEMAS,
     Commit,
     Shards,
-    create_file,
     read_commits,
     read_table,
     remove_strangers,
-    write_file,
 )
+from pipeline.storage import folder_at
 
 ROW = Admitted("t/0/0", "Name three rivers.", 0, ("seed_1",), False, "seed_1", 0.25)
 
 
 def write(folder, number=0, attempt=1, **tables):
     """One commit of one unit."""
-    shards = Shards(folder, attempt, {"recipe": "self-instruct", "model": "m@1"})
+    shards = Shards(folder_at(folder), attempt, {"recipe": "self-instruct", "model": "m@1"})
     return shards.write_commit(number, range(number, number + 1), tables, {}, [(1, 1)])
 
 
@@ -46,11 +47,11 @@ def test_rows_come_back_as_they_were(tmp_path):
     """A record's fields stand in its row; columns it lacks come from the constants or are null."""
     reject = Reject(4, Stage.FILTER, Reason.TOO_SHORT, "2 words", "Do it", instruction="Do it")
     write(tmp_path, pool=[ROW], rejected=[reject])
-    row = read_table(tmp_path / "rejected" / "rejected-000000.parquet", "rejected").to_pylist()[0]
+    row = read_table(tmp_path, "rejected/rejected-000000.parquet", "rejected").to_pylist()[0]
 
     expected = {"stage": "filter", "reason": "too_short", "detail": "2 words", "text": "Do it", "unit": 4}
     assert row.items() >= {**expected, "recipe": "self-instruct", "model": "m@1", "score": None, "input": None}.items()
-    assert read_table(tmp_path / "pool" / "pool-000000.parquet", "pool").to_pylist()[0]["parents"] == ["seed_1"]
+    assert read_table(tmp_path, "pool/pool-000000.parquet", "pool").to_pylist()[0]["parents"] == ["seed_1"]
 
 
 def test_a_table_of_no_rows_gets_no_file_except_at_planning(tmp_path):
@@ -89,16 +90,25 @@ def test_writing_the_same_record_again_is_no_conflict(tmp_path):
 def test_strangers_are_removed_and_named_files_kept(tmp_path):
     """Files that no record names, and temporary ones, go; a reader's own files stay."""
     commit = write(tmp_path, 0, pool=[ROW])
-    for name in ("pool/pool-000001.parquet", "data/.tmp-9-train-000001.parquet", ".run/commits/.tmp-9-000001.json"):
-        write_file(tmp_path / name, b"x")
-    write_file(tmp_path / "data" / "notes.txt", b"mine")
-    removed = remove_strangers(tmp_path, [file.path for file in commit.files])
+    for name in (
+        "pool/pool-000001.parquet",
+        "data/.tmp-9-train-000001.parquet",
+        ".run/commits/.tmp-9-000001.json",
+        ".run/.tmp-9-manifest.json",
+        ".run/nearest.parquet",
+    ):
+        folder_at(tmp_path).write(name, b"x")
+    folder_at(tmp_path).write("data/notes.txt", b"mine")
+    named = [file.path for file in commit.files]
+    removed = remove_strangers(folder_at(tmp_path), named, ["data", "pool", "rejected", COMMITS, RUN])
 
     assert removed == [
         "data/.tmp-9-train-000001.parquet",
         "pool/pool-000001.parquet",
         ".run/commits/.tmp-9-000001.json",
+        ".run/.tmp-9-manifest.json",
     ]
+    assert (tmp_path / ".run" / "nearest.parquet").exists()
     assert (tmp_path / "pool" / "pool-000000.parquet").exists()
     assert (tmp_path / "data" / "notes.txt").exists()
 
@@ -109,7 +119,7 @@ def test_another_schema_is_an_error_that_shows_both(tmp_path):
     with pytest.raises(
         InputError, match=r"found:\ninstruction: string\n(.|\n)*expected:\n(.|\n)*nearest_score: double"
     ):
-        read_table(tmp_path / "x.parquet", "pool")
+        read_table(tmp_path, "x.parquet", "pool")
 
 
 def test_a_missing_or_torn_record_is_named(tmp_path):
@@ -121,14 +131,6 @@ def test_a_missing_or_torn_record_is_named(tmp_path):
     (tmp_path / ".run" / "commits" / "000001.json").write_text('{"number"')
     with pytest.raises(InputError, match=r"000001.json: not a commit record"):
         read_commits(tmp_path)
-
-
-def test_create_file_never_replaces(tmp_path):
-    """The second creation of a file reports False and leaves the first one's content."""
-    assert create_file(tmp_path / "a", b"1") is True
-    assert create_file(tmp_path / "a", b"2") is False
-    assert (tmp_path / "a").read_bytes() == b"1"
-    assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_commit_record_is_plain_json(tmp_path):
