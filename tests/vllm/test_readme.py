@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ def test_the_commands_of_the_readme(tmp_path, ray_session) -> None:
     code = next(text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "datasets" in text)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment["HF_HOME"] = str(tmp_path / "hf")
+    shutil.copy(ROOT / "README.md", tmp_path)  # the commands are run where it lies
 
     assert [command.split()[0] for command in commands][:4] == ["demo", "check", "run", "preview"]
     for command in commands:
