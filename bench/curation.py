@@ -101,7 +101,7 @@ class Counted:
 
 def scorers(tokens: int) -> dict[str, Callable[[int, Pair, Counted], Awaitable[bool]]]:
     """The three ways; each says whether it read a score of a pair."""
-    judges = {mode: Judge(configuration(mode, tokens)) for mode in ("score", "rationale")}
+    judges = {mode: Judge(configuration(mode, tokens), "embedded") for mode in ("score", "rationale")}
     sampling = Sampling(tokens, 0.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, ())
 
     def by(judge: Judge) -> Callable[[int, Pair, Counted], Awaitable[bool]]:
