@@ -243,7 +243,7 @@ def load_config(path: str, overrides: tuple[str, ...] = (), out: str | None = No
 
     "shipped:demo.toml" names a configuration that comes with InstructMill. Raises InputError.
     """
-    values = with_overrides(_read_toml(path), overrides)
+    values = with_overrides(read_values(path), overrides)
     if out is not None:
         values["out"] = out
     return parse_config(values, f"{path} with --set" if overrides else path)
@@ -256,11 +256,6 @@ def with_overrides(values: dict[str, Any], overrides: tuple[str, ...]) -> dict[s
     return values
 
 
-def read_values(path: str) -> dict[str, Any]:
-    """The plain values of a TOML file, not validated. Raises InputError."""
-    return _read_toml(path)
-
-
 def parse_config(values: dict[str, Any], where: str) -> Config:
     """Validate plain values. Raises InputError with one sentence about the first fault; `where` names the source."""
     try:
@@ -269,7 +264,8 @@ def parse_config(values: dict[str, Any], where: str) -> Config:
         raise InputError(f"{where}: {_first_fault(error)}") from None
 
 
-def _read_toml(path: str) -> dict[str, Any]:
+def read_values(path: str) -> dict[str, Any]:
+    """The plain values of a TOML file, or of a shipped one, not validated. Raises InputError."""
     file = (
         Path(__file__).parent / "configs" / path.removeprefix("shipped:") if path.startswith("shipped:") else Path(path)
     )

@@ -75,7 +75,7 @@ def status(folder: Place) -> dict[str, Any]:
     rate = counters.admitted / counters.seconds if counters.seconds else 0.0
     starts = [event for event in read_events(folder) if event["event"] == "start"]
     target = starts[-1]["target"]  # the manifest has that of the first attempt
-    tally = tally_of(folder)
+    tally, units = tally_of(folder), _units_in_all(folder, manifest)
     return {
         "run": manifest["run"],
         "folder": str(folder),
@@ -93,8 +93,8 @@ def status(folder: Place) -> dict[str, Any]:
         "generated_tokens_per_s": round(counters.completion_tokens.total() / counters.seconds, 1)
         if counters.seconds
         else 0.0,
-        "units": _units_in_all(folder, manifest),
-        "eta_s": _eta(counters, target, _units_in_all(folder, manifest)) if running else None,
+        "units": units,
+        "eta_s": _eta(counters, target, units) if running else None,
         "machine_made_share": round(counters.machine_made / counters.demonstrations, 3)
         if counters.demonstrations
         else 0.0,

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import ContentFault, InputError
 from pipeline.records import Completion, Reason, Request, Stage
-from pipeline.report import summary
+from pipeline.report import status, summary
 from pipeline.runs import open_run
 from pipeline.segment_store import tally_of
 from pipeline.shards import read_commits
@@ -284,6 +284,15 @@ def test_a_judge_that_never_gives_a_score_stops_the_run(backtranslation, tmp_pat
 
     with pytest.raises(InputError, match=r"none of the first 1\d\d pairs was given a score.*min_mass = 0"):
         run(config, tmp_path / "r", none)
+
+
+def test_status_knows_how_many_units_there_are(backtranslation, tmp_path) -> None:
+    """Once the corpus is read, `status` gives its segments as the units in all, and which model judges."""
+    judge = {"kind": "scripted", "model": "critic"}
+    run(backtranslation(judge=judge, budget={"units": 5}), tmp_path / "r")
+    facts = status(tmp_path / "r")
+
+    assert (facts["units"], facts["judge"], facts["counts"]["units"]) == (60, "critic", 5)
 
 
 def test_datasets_opens_the_run(backtranslation, tmp_path) -> None:

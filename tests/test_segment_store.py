@@ -162,6 +162,16 @@ def test_a_file_that_changes_while_the_run_goes_on_ends_it(backtranslation, corp
         list(reader.read())
 
 
+def test_a_segment_that_became_no_unit_is_told(small_parts, corpus, tmp_path) -> None:
+    """At the end of a corpus, kept segments and units are as many: one lost or doubled is told, not summed up."""
+    store = store_of(tmp_path / "r", corpus(20))
+    asyncio.run(take(store, 0, 100))
+    store.require_sums(20)
+    for units in (19, 21):
+        with pytest.raises(RunStopped, match="the counts do not add up"):
+            store.require_sums(units)
+
+
 def test_a_damaged_record_is_named(small_parts, corpus, tmp_path) -> None:
     """A record that is missing or cannot be read is one sentence with its path."""
     asyncio.run(take(store_of(tmp_path / "r", corpus(30)), 0, 20))
