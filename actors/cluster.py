@@ -17,8 +17,9 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from actors.engine_pool import EnginePool
-from actors.messages import Answer, Call, EngineLost, Place, Pulse, Ready, StartFailure
+from actors.messages import Call, EngineLost, News, Place, Pulse, Ready, StartFailure
 from actors.novelty_pool import NoveltyPool, NoveltyWorker, Scores, WorkerLost
+from actors.scripted_engine import ScriptedActor
 from actors.vllm_engine import VllmEngine
 from pipeline.adapters import lora_adapter
 from pipeline.engine_settings import EngineSettings
@@ -167,7 +168,9 @@ def require_room(engines: Sequence[EngineSettings | None], workers: int = 0) -> 
 
 
 def engine_pool(settings: EngineSettings, note: Callable[..., None] | None = None) -> EnginePool:
-    """The pool of vLLM engines that the settings ask for, on the connected cluster. Nothing starts yet."""
+    """The pool of engines that the settings ask for, on the connected cluster. Nothing starts yet."""
+    if settings.kind == "scripted":
+        return actor_pool(ScriptedActor, (settings,), settings, note=note)
     model = model_path(settings.model or "")
     if adapter := lora_adapter(settings.vllm):  # whole, as a relative path means another folder on another machine
         modules = [{"name": adapter[0], "path": adapter[1]}]
@@ -181,6 +184,7 @@ def actor_pool(engine: type[Any], arguments: tuple[Any, ...], settings: EngineSe
     remote = ray.remote(engine).options(
         num_cpus=settings.num_cpus,
         num_gpus=settings.num_gpus,
+        resources=settings.resources or None,
         max_concurrency=16,  # one exchange, pings, and a close
         max_restarts=0,  # the pool replaces what has died: a restarted actor would have no model
         max_task_retries=0,
@@ -190,7 +194,8 @@ def actor_pool(engine: type[Any], arguments: tuple[Any, ...], settings: EngineSe
     def spawn(index: int) -> ActorEngine:
         return ActorEngine(remote.remote(*arguments), _CORES, settings.num_cpus if settings.num_gpus == 0 else 0)
 
-    limits = {"start_timeout_s": settings.start_timeout_s, **limits}
+    watched = ("start_timeout_s", "silent_timeout_s", "stall_timeout_s")
+    limits = {**{name: getattr(settings, name) for name in watched}, **limits}
     return EnginePool(spawn, engines=settings.count, slots=settings.slots, **limits)
 
 
@@ -264,7 +269,7 @@ class ActorEngine:
             cores = self._cores.take(self, self._place, self._cores_wanted)
         return await _answered(self._actor.start.remote(cores))
 
-    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> tuple[Answer, ...]:
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
         return await _answered(self._actor.exchange.remote(calls, withdrawn))
 
     async def ping(self) -> Pulse:

@@ -21,6 +21,7 @@ from pipeline.records import Completion, Reason, Request, Stage
 DEATHS_BEFORE_ALONE = 2
 LONGEST_BACKOFF_S = 60.0
 LATENCIES_KEPT = 256  # of each stage
+LOGGED = 50  # of the requests that were on a lost engine, the first of them
 
 
 @dataclass(eq=False, slots=True)
@@ -55,6 +56,11 @@ class Desk:
     answered: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    def contents(self) -> list[str]:
+        """The requests that are there, by unit, stage, candidate, sample and attempt: for the log."""
+        keys = [flight.task.request.key for flight in self.flights.values()]
+        return [f"{key.unit}/{key.stage}/{key.candidate}/{key.sample}/{key.attempt}" for key in keys[:LOGGED]]
 
     def take(self) -> tuple[tuple[Call, ...], tuple[int, ...]]:
         """The calls and withdrawals of the next exchange."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.dispatch import LONGEST_BACKOFF_S, Desk, Dispatcher
-from actors.messages import Answer, Call, EngineHandle, EngineLost, Ready, StartFailure
+from actors.messages import Call, EngineHandle, EngineLost, Gauges, News, Ready, StartFailure
 from pipeline.errors import InputError, RunStopped
 from pipeline.records import Completion, Request
 
@@ -88,16 +88,42 @@ class _Place:
         )
 
 
+class _Stall:
+    """Watches one process that answers but may make no tokens: stuck in a step, or going round and round."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._progress: tuple[int, ...] = ()
+        self.restart()
+
+    def restart(self) -> None:
+        """It had nothing to do until now."""
+        self._since = time.monotonic()
+
+    def require_progress(self, desk: Desk, gauges: Gauges, ready: Ready) -> None:
+        """Raises EngineLost where it has had requests for so long, and made no token and no answer meanwhile."""
+        progress = (gauges.generated_tokens, gauges.prompt_tokens, desk.answered)
+        if progress != self._progress or not desk.flights:
+            self._progress = progress
+            self.restart()
+        elif time.monotonic() - self._since > self._timeout_s:
+            raise EngineLost(
+                f"process {ready.pid} on {ready.host} answers but made no token in {self._timeout_s:g} s, with "
+                f"{len(desk.flights)} request(s) on it"
+            )
+
+
 class EnginePool:
     """An `Engine` over several engine processes. Lives in one event loop.
 
     `spawn(index)` makes a handle at once and must not wait. `engines` are kept; `slots` requests are in flight on each.
     The run ends with RunStopped when no engine was ready for `start_timeout_s`, when every place has lost
     `max_engine_deaths` processes in a row without an answer, or when engines failed one request more than
-    `max_failures` times. An exchange that takes `exchange_timeout_s` means a process that hangs. A request that holds
-    up the smallest unit for `slow_floor_s`, and three times the 95th percentile of its stage, goes to a second engine.
-    `backoff_s` is the first wait before another try; it doubles, up to a minute. `note(kind, **values)` is told of
-    every engine that is ready or lost.
+    `max_failures` times. A process that has not answered for `silent_timeout_s`, or that has requests and made no
+    token for `stall_timeout_s`, hangs: it is killed and replaced. A request that holds up the smallest unit for
+    `slow_floor_s`, and three times the 95th percentile of its stage, goes to a second engine. `backoff_s` is the first
+    wait before another try; it doubles, up to a minute. `note(kind, **values)` is told of every engine that is ready
+    or lost, and of what was in flight there.
     """
 
     def __init__(
@@ -109,7 +135,8 @@ class EnginePool:
         start_timeout_s: float = 900.0,
         max_engine_deaths: int = 5,
         max_failures: int = 5,
-        exchange_timeout_s: float = 120.0,
+        silent_timeout_s: float = 120.0,
+        stall_timeout_s: float = 300.0,
         slow_floor_s: float = 10.0,
         backoff_s: float = 1.0,
         note: Callable[..., None] | None = None,
@@ -119,7 +146,8 @@ class EnginePool:
         self._capacity = engines * slots
         self._start_timeout_s = start_timeout_s
         self._max_engine_deaths = max_engine_deaths
-        self._exchange_timeout_s = exchange_timeout_s
+        self._silent_timeout_s = silent_timeout_s
+        self._stall_timeout_s = stall_timeout_s
         self._backoff_s = backoff_s
         self._watch_s = min(WATCH_S, slow_floor_s / 4, start_timeout_s / 4)
         self._places = [_Place(index) for index in range(engines)]
@@ -219,21 +247,22 @@ class EnginePool:
         """Keep one place filled for as long as the pool is open: spawn, load, exchange, and again."""
         while self._stopped is None:
             place.handle = handle = self._spawn(place.index)
+            in_flight: list[str] = []
             try:
                 place.ready = await self._load(place, handle)
                 self._note("engine_ready", engine=place.index, **dataclasses.asdict(place.ready))
-                await self._serve(place, handle, place.ready)
+                await self._serve(place, handle, place.ready, in_flight)
             except EngineLost as lost:
-                self._mourn(place, lost)
+                self._mourn(place, lost, in_flight)
             finally:
                 place.state, place.ready = "down", None
                 await handle.close()
             await asyncio.sleep(min(LONGEST_BACKOFF_S, self._backoff_s * 2 ** max(0, place.barren - 1)))
 
-    def _mourn(self, place: _Place, lost: EngineLost) -> None:
+    def _mourn(self, place: _Place, lost: EngineLost, in_flight: list[str]) -> None:
         self._deaths += 1
         self._last_fault = lost.detail
-        self._note("engine_lost", engine=place.index, detail=lost.detail, blameless=lost.blameless)
+        self._note("engine_lost", engine=place.index, detail=lost.detail, blameless=lost.blameless, in_flight=in_flight)
         place.barren += 1
         if all(place.barren >= self._max_engine_deaths for place in self._places):
             self._stop(RunStopped(f"Engines keep ending without an answer; the last one: {lost.detail}"))
@@ -252,31 +281,36 @@ class EnginePool:
             raise EngineLost(started.detail)
         return started
 
-    async def _serve(self, place: _Place, handle: EngineHandle, ready: Ready) -> None:
-        """Exchange with an engine until it is lost. Raises EngineLost."""
+    async def _serve(self, place: _Place, handle: EngineHandle, ready: Ready, in_flight: list[str]) -> None:
+        """Exchange with an engine until it is lost, and say what was there then. Raises EngineLost."""
         desk = Desk()
         place.desks.append(desk)
         place.state = "ready"
         self._started.set()
         self._dispatcher.join(desk)
         blameless = True
+        stall = _Stall(self._stall_timeout_s)
         try:
             while True:
                 if not (desk.flights or desk.withdrawn):
                     desk.wake.clear()
                     await desk.wake.wait()
+                    stall.restart()
                 if desk.lone is not None and desk.calls:
                     # Is the engine still there? If it died while it was idle, that must not be laid on the suspect.
                     await self._exchange(handle, ready, (), ())
                 self._exchanges += 1
                 answered = desk.answered
-                self._dispatcher.receive(desk, await self._exchange(handle, ready, *desk.take()))
+                news = await self._exchange(handle, ready, *desk.take())
+                self._dispatcher.receive(desk, news.answers)
+                stall.require_progress(desk, news.gauges, ready)
                 if desk.answered > answered:
                     place.barren = 0
         except EngineLost as lost:
             blameless = lost.blameless
             raise
         finally:
+            in_flight += desk.contents()
             if self._dispatcher.leave(desk, blameless):
                 place.barren = 0  # the request was at fault, and is out of the way
             desk.flights.clear()
@@ -285,11 +319,11 @@ class EnginePool:
 
     async def _exchange(
         self, handle: EngineHandle, ready: Ready, calls: tuple[Call, ...], withdrawn: tuple[int, ...]
-    ) -> tuple[Answer, ...]:
+    ) -> News:
         try:
-            return await asyncio.wait_for(handle.exchange(calls, withdrawn), self._exchange_timeout_s)
+            return await asyncio.wait_for(handle.exchange(calls, withdrawn), self._silent_timeout_s)
         except TimeoutError:
-            silent = f"process {ready.pid} on {ready.host} was silent for {self._exchange_timeout_s:g} s"
+            silent = f"process {ready.pid} on {ready.host} was silent for {self._silent_timeout_s:g} s"
             raise EngineLost(silent, blameless=True) from None
 
     async def _watch(self) -> None:

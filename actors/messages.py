@@ -1,7 +1,8 @@
 """What an engine pool and an engine say to each other: plain frozen values, and the interface between the two.
 
-One `exchange` per engine is in flight at any time. It carries new calls and withdrawals in, finished answers out, and
-returns within a fraction of a second: its cost for the driver hardly depends on what it carries.
+One `exchange` per engine is in flight at any time. It carries new calls and withdrawals in, finished answers and the
+engine's gauges out, and returns within a fraction of a second: its cost for the driver hardly depends on what it
+carries.
 """
 
 from __future__ import annotations
@@ -40,6 +41,28 @@ class Answer:
 
     id: int
     outcome: Completion | Refused | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What an engine process says of its work. Counts of tokens and seconds are since it was loaded."""
+
+    running: int = 0  # requests that it decodes
+    waiting: int = 0  # requests in its own queue
+    generated_tokens: int = 0  # those of unfinished requests included
+    prompt_tokens: int = 0  # read, or found in the prefix cache
+    prefix_queries: int = 0  # prompt tokens looked up in the prefix cache
+    prefix_hits: int = 0  # and found there
+    kv_use: float = 0.0  # share of the KV cache in use
+    busy_s: float = 0.0  # it had something to do
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What an exchange brings back."""
+
+    answers: tuple[Answer, ...]
+    gauges: Gauges
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +130,7 @@ class EngineHandle(Protocol):
         """Load the model."""
         ...
 
-    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> tuple[Answer, ...]:
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
         """Hand over calls and withdrawals; return what has finished since, after a short wait if that is nothing."""
         ...
 

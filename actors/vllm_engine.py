@@ -30,7 +30,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from actors.messages import Answer, Call, Failed, Place, Pulse, Ready, Refused, StartFailure
+from actors.messages import Answer, Call, Failed, News, Place, Pulse, Ready, Refused, StartFailure
+from actors.vllm_stats import EngineCounts
 from pipeline.adapters import adapter_rank, lora_adapter
 from pipeline.chat import dropped_tokens, render
 from pipeline.engine_settings import EngineSettings
@@ -48,7 +49,6 @@ GATHER_S = (
     0.05  # after the first answer, wait for its neighbours: fewer exchanges, and the step thread runs undisturbed
 )
 CLOSE_S = 10.0
-STALL_S = 600.0  # a step that takes this long will not end
 LORA_RANKS = (16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank, from its default on
 
 
@@ -80,7 +80,8 @@ class VllmEngine:
         self._thoughts: dict[int, str] = {}  # of each chat in the engine: the thinking tag that its prompt ends in
         self._weighed: dict[int, tuple[tuple[str, ...], Step]] = {}  # of each weighed request there: choices and step
         self._steps_after: dict[tuple[str, tuple[str, ...]], Step | str] = {}  # by lead and choices; or why not
-        self._pass_began = time.monotonic()
+        self._counts = EngineCounts()
+        self._busy_s = 0.0
 
     async def place(self) -> Place:
         """Where this process runs. Needs no vLLM."""
@@ -95,7 +96,7 @@ class VllmEngine:
         self._thread.start()
         return await started
 
-    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> tuple[Answer, ...]:
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
         """Take calls and withdrawals; return what finished since the last exchange, within HOLD_S."""
         if calls or withdrawn:
             self._commands.put(_Command(calls, withdrawn))
@@ -104,9 +105,8 @@ class VllmEngine:
                 await self._news.wait()
                 await asyncio.sleep(GATHER_S)
         self._news.clear()
-        if self._unfinished and time.monotonic() - self._pass_began > STALL_S:
-            _die(f"one step of the engine has taken more than {STALL_S:.0f} s")
-        return tuple(self._answers.popleft() for _ in range(len(self._answers)))
+        answers = tuple(self._answers.popleft() for _ in range(len(self._answers)))
+        return News(answers, self._counts.gauges(self._busy_s))
 
     async def ping(self) -> Pulse:
         """Answered within milliseconds whatever the engine does."""
@@ -170,6 +170,7 @@ class VllmEngine:
             near = difflib.get_close_matches(name, known, n=1)
             raise TypeError(f"vLLM has no engine option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         engine = LLMEngine.from_engine_args(EngineArgs(**options))
+        engine.logger_manager = self._counts
         self._dropped = dropped_tokens(engine.get_tokenizer())
         if adapter := lora_adapter(self._settings.vllm):
             self._adapter = LoRARequest(adapter[0], 1, adapter[1])
@@ -193,10 +194,11 @@ class VllmEngine:
                 for call in command.calls:
                     self._add(engine, call)
             self._unfinished = engine.get_num_unfinished_requests()
-            self._pass_began = time.monotonic()
             if self._unfinished:
+                began = time.monotonic()
                 self._steps += 1
                 self._answers.extend(self._answer(output) for output in engine.step())
+                self._busy_s += time.monotonic() - began
             if self._answers and not self._news.is_set():
                 loop.call_soon_threadsafe(self._news.set)
 
@@ -308,7 +310,7 @@ def engine_options(model: str, settings: EngineSettings) -> dict[str, Any]:
     options: dict[str, Any] = {
         "model": model,
         "max_num_seqs": settings.max_num_seqs,
-        "disable_log_stats": True,
+        "disable_log_stats": False,  # EngineCounts takes them
         "structured_outputs_config": {"backend": "xgrammar"},
     }
     if settings.revision is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.errors import InputError, MillError, RunStopped
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors are one sentence on stderr."""
     options = _parser().parse_args(arguments)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, where nothing better is known
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         refuse_intruders()
@@ -38,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(
             f"a bug in InstructMill: {type(error).__name__}: {error} (INSTRUCTMILL_TRACEBACK=1 shows where)", 1
         )
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def refuse_intruders() -> None:

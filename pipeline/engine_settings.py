@@ -30,7 +30,7 @@ _OWN_FIELDS = {
 
 
 class ScriptedSettings(Settings):
-    """The engine of the tests: answers computed from the request. Needs neither Ray nor a model."""
+    """The engine of the tests: answers computed from the request. Needs no model."""
 
     capacity: int = Field(16, ge=1)
     """Requests held at once by one engine."""
@@ -38,6 +38,10 @@ class ScriptedSettings(Settings):
     """Longest pause before an answer, in seconds; each request has its own share of it."""
     call_log: str | None = None
     """A file to which the key of each request is appended as it is asked."""
+    on_ray: bool = False
+    """Actors on the Ray cluster, as vLLM's engines are; else in this process, without Ray."""
+    load_s: float = Field(0.0, ge=0)
+    """How long an actor takes to be ready, in seconds."""
 
 
 class EndpointSettings(Settings):
@@ -109,8 +113,14 @@ class EngineSettings(Settings):
     """CPUs of one engine; on the CPU, its threads."""
     cpu_kv_cache_gib: float = Field(1.0, gt=0)
     """Memory for the KV cache of an engine on the CPU, in GiB."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """Custom resources of the Ray cluster that one engine takes, as they are named there."""
     start_timeout_s: float = Field(900, gt=0)
-    """How long the first engine may take to load."""
+    """How long an engine may take to load, and how long the run waits where none is ready, before it stops with 75."""
+    silent_timeout_s: float = Field(120, gt=0)
+    """An engine process that has not answered for so long is killed and replaced."""
+    stall_timeout_s: float = Field(300, gt=0)
+    """One that answers but has made no token for so long, with requests on it, is killed and replaced too."""
     vllm: dict[str, Any] = Field(default_factory=dict)
     """vLLM's own engine options under vLLM's names (max_model_len, max_num_seqs, dtype, quantization, ...)."""
     openai: EndpointSettings = EndpointSettings()
@@ -128,6 +138,11 @@ class EngineSettings(Settings):
         if self.kind == "openai" and self.count != 1:
             raise ValueError("count is for engines on Ray; an endpoint is one, and takes openai.concurrency requests")
         return self
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether its engines are actors on the Ray cluster."""
+        return self.kind == "vllm" or (self.kind == "scripted" and self.scripted.on_ray)
 
     @property
     def max_num_seqs(self) -> int:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
@@ -31,7 +32,7 @@ from pipeline.progress import Progress, while_waiting
 from pipeline.report import summary
 from pipeline.runs import Run, open_planned, plan_for
 from pipeline.scoring import Scorer
-from pipeline.storage import Folder, folder_at
+from pipeline.storage import Folder, folder_at, leaving
 
 # What would make a run go on that has ended, by the rule that ended it.
 GOES_ON = {
@@ -43,6 +44,7 @@ GOES_ON = {
     "budget.hours": "a larger budget (--set budget.hours=N)",
 }
 
+STOP_S = 10.0  # after a signal the process ends, whatever still hangs: a kill loses nothing either
 QUIET_S = 2.0  # novelty workers that are filled sooner are not spoken of
 
 
@@ -67,6 +69,7 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
     plan, manifest = plan_for(folder, config, filters)
     fresh = manifest is None
     with ExitStack() as stack:
+        signals = stack.enter_context(_Signals())
         if fresh:  # find what is wrong before anything is written
             check_folder(folder)
             if plan.corpus is not None:  # a corpus without any segment, too
@@ -79,7 +82,7 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
             if not fresh:
                 stack.enter_context(engines_room(opened.plan, fresh=False))
             print(f"style: {plan.config.engine.style}: {plan.style_why}", file=sys.stderr)
-            asyncio.run(_drive(opened))
+            asyncio.run(_drive(opened, signals))
         elif opened.commits[-1].ending is None:  # a rule of this configuration ends a run that had stopped before
             opened.commit([], opened.state.counters, [], opened.ending, 0)
         else:
@@ -91,10 +94,10 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
     print(summary(folder, {"run": opened.plan.run_name}, opened.commits[-1]))
 
 
-async def _drive(opened: Run) -> None:
+async def _drive(opened: Run, signals: _Signals) -> None:
     """Start the engines and the novelty workers, and run until a rule, a signal or a fault ends it."""
     config = opened.plan.config
-    signals = _Signals()
+    signals.catch()
     async with AsyncExitStack() as stack:
         units = opened.units
         stack.push_async_callback(opened.close_units)
@@ -126,7 +129,9 @@ async def _start_workers(config: Config, pool: Pool, note: Callable[..., None], 
     from actors import cluster
 
     workers = config.resolved_novelty_workers
-    scorer = cluster.novelty_pool(config.novelty.tokenizer, config.novelty.lowest, workers, note)
+    scorer = cluster.novelty_pool(
+        config.novelty.tokenizer, config.novelty.lowest, workers, note, timeout_s=config.novelty.timeout_s
+    )
     stack.push_async_callback(scorer.close)
     pool.score_with(scorer)
     filling = while_waiting(scorer.start(), f"filling {workers} novelty worker(s) with {len(pool):,} texts", QUIET_S)
@@ -142,13 +147,25 @@ def _note(opened: Run, event: str, **values: Any) -> None:
 
 
 class _Signals:
-    """The first SIGINT or SIGTERM ends what runs, with what is whole kept; a second one ends the process at once.
+    """The first SIGINT or SIGTERM ends what runs, with what is whole kept, within STOP_S; a second one at once.
 
-    Made inside a task: until `stop` is set, a signal cancels that task.
+    For as long as this lasts, as a context. Until `catch` is called, a signal is an interrupt as at any other time.
     """
 
     def __init__(self) -> None:
         self.reason: RunStopped | None = None
+        self._deadline = threading.Timer(STOP_S, self._end, [f"stopped, and did not end within {STOP_S:g} s"])
+        self._deadline.daemon = True
+
+    def __enter__(self) -> _Signals:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._deadline.cancel()
+        leaving.clear()
+
+    def catch(self) -> None:
+        """Heed signals; to be called in a task. Until `stop` is set, a signal cancels that task."""
         task = asyncio.current_task()
         assert task is not None
         self.stop: Callable[[RunStopped], object] = lambda _: task.cancel()
@@ -158,9 +175,16 @@ class _Signals:
 
     def _caught(self, number: signal.Signals) -> None:
         if self.reason is not None:
-            os._exit(RunStopped.exit_code)
+            self._end("stopped at once")
         self.reason = RunStopped(f"stopped by {number.name}; run the same command again to go on")
+        leaving.set()
+        self._deadline.start()
         self.stop(self.reason)
+
+    def _end(self, how: str) -> None:
+        """End the process, whatever it does."""
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"instructmill: {how}; nothing is lost\n".encode())
+        os._exit(RunStopped.exit_code)
 
 
 @contextmanager
@@ -175,17 +199,17 @@ def engines_room(plan: Plan, *, novelty: bool = True, fresh: bool = True) -> Ite
         lines, on_ray = [], False
         for key, engine, _ in plan.engines:
             who = "endpoint" if key == "engine" else "judge's endpoint"
-            if engine.kind == "scripted":
+            if engine.on_ray:
+                on_ray = True
+            elif engine.kind == "scripted":
                 lines.append(f"{key}: scripted, in this process")
-            elif engine.kind == "openai":
+            else:
                 try:
                     lines.append(f"{who}: {asyncio.run(_ask_endpoint(plan, key, engine, fresh))}")
                 except InputError as error:
                     raise InputError(str(error).replace("engine.", f"{key}.")) from None
-            else:
-                on_ray = True
         if on_ray or workers:
-            engines = [engine if engine.kind == "vllm" else None for _, engine, _ in plan.engines]
+            engines = [engine if engine.on_ray else None for _, engine, _ in plan.engines]
             lines.append(f"cluster: {_join_cluster(engines, workers, stack)}")
         yield "\n".join(lines)
 
@@ -209,8 +233,9 @@ def _join_cluster(engines: Sequence[EngineSettings | None], workers: int, stack:
         from actors import cluster
     except ImportError as error:
         if any(engines):
+            key, engine = next((key, each) for key, each in zip(("engine", "judge"), engines, strict=False) if each)
             what, mend = (
-                f"{'engine' if engines[0] else 'judge'}.kind = 'vllm' needs",
+                f"{key}.kind = {engine.kind!r} needs",
                 "leave the cluster out with `check --no-cluster`",
             )
         else:
@@ -255,7 +280,7 @@ async def _start_group(
     plan: Plan, key: str, settings: EngineSettings, model: dict[str, Any], note: Callable[..., None] | None
 ) -> Engine:
     """The engines of one table of the configuration."""
-    if settings.kind == "scripted":
+    if settings.kind == "scripted" and not settings.on_ray:
         from pipeline.testing import ScriptedEngine
 
         scripted = settings.scripted
@@ -275,7 +300,8 @@ async def _start_group(
     # The very revision that the plan was made with, whatever the hub holds by now.
     revision = None if is_local(settings.model or "") else model["revision"]
     pool = cluster.engine_pool(settings.model_copy(update={"revision": revision}), note)
-    what = f"loading {settings.model} on {settings.count} {'engine' if key == 'engine' else 'judging engine'}(s)"
+    kind = "engine" if key == "engine" else "judging engine"
+    what = f"loading {settings.model or 'the script'} on {settings.count} {kind}(s)"
     try:
         await while_waiting(pool.start(), what)
     except BaseException:

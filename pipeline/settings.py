@@ -188,6 +188,8 @@ class NoveltySettings(Settings):
     workers: int | Literal["auto"] = "auto"
     """Processes on the Ray cluster, one CPU each, that hold a share of the pool; 0 keeps it in the driver's process.
     `auto`: 1 with engines on GPUs, else 0. They change no row."""
+    timeout_s: float = Field(120, gt=0)
+    """A worker that has not answered for so long is killed, replaced and filled again."""
 
     @model_validator(mode="after")
     def _some_workers(self) -> NoveltySettings:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from functools import cache, partial
@@ -30,6 +31,9 @@ PATIENCE_S = 45.0  # a store that is away or busy for longer fails the call
 WAITS_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # between two tries; the last one over and over
 CONNECT_S = 5.0
 READ_S = 20.0  # without a byte of the answer, which begins when all is sent
+
+leaving = threading.Event()
+"""Set when this process is to end: a store that is away is then asked once and no more."""
 
 
 class Folder(Protocol):
@@ -244,9 +248,8 @@ class ObjectFolder:
                 answer = act()
             except (BotoCoreError, ClientError, ResponseParserError) as error:
                 self._away = _may_pass(error)
-                if not self._away or time.monotonic() + wait > until:
+                if not self._away or time.monotonic() + wait > until or leaving.wait(wait):
                     raise self._fault(name, error) from error
-                time.sleep(wait)
             else:
                 self._away = False
                 return answer

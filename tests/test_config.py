@@ -49,7 +49,7 @@ def toml(tmp_path: Path) -> str:
         ),
         pytest.param(
             {"novelty": {"zzz": 1}},
-            "unknown key 'novelty.zzz'; known here: enabled, threshold, floor, tokenizer, workers",
+            "unknown key 'novelty.zzz'; known here: enabled, threshold, floor, tokenizer, workers, timeout_s",
             id="none",
         ),
     ],

@@ -12,7 +12,7 @@ import ray
 
 from actors import cluster
 from actors.engine_pool import EnginePool
-from actors.messages import Answer, Call, Place, Ready, Refused, StartFailure
+from actors.messages import Answer, Call, Gauges, News, Place, Ready, Refused, StartFailure
 from pipeline.engine_settings import EngineSettings, ScriptedSettings
 from pipeline.errors import ContentFault, InputError, RunStopped
 from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Stage
@@ -34,16 +34,17 @@ class ScriptedActor:
     async def start(self, cores: tuple[int, ...] = ()) -> Ready | StartFailure:
         return self._failure or Ready("0", "scripted", 100, os.getpid(), "here", cores, 0.0)
 
-    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> tuple[Answer, ...]:
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
         await asyncio.sleep(0.01)
         prompts = {call.id: call.request.prompt for call in calls}
         if "die" in prompts.values():
             os._exit(1)
-        return tuple(
+        answers = tuple(
             Answer(call_id, Refused("no") if prompt == "refuse" else Completion(prompt.upper(), "stop", 1, 1))
             for call_id, prompt in prompts.items()
             if prompt != "hang"
         )
+        return News(answers, Gauges())
 
     async def close(self) -> None:
         return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from actors.engine_pool import EnginePool
-from actors.messages import Answer, Call, EngineLost, Failed, Ready, Refused, StartFailure
+from actors.messages import Answer, Call, EngineLost, Failed, Gauges, News, Ready, Refused, StartFailure
 from pipeline.errors import ContentFault, InputError, RunStopped
 from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Stage
 
@@ -49,6 +49,7 @@ class FakeEngine:
     answers: list[Answer] = field(default_factory=list)
     most_held: int = 0
     lost_blameless: bool = False
+    gauges: Gauges = field(default_factory=Gauges)
 
     def held_prompts(self) -> list[str]:
         return [call.request.prompt for call in self.held.values()]
@@ -60,7 +61,7 @@ class FakeEngine:
         await self.loaded.wait()
         return self.started or Ready("0", "fake", 100, os.getpid(), "here", (), 0.0)
 
-    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> tuple[Answer, ...]:
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
         for call_id in withdrawn:
             if (call := self.held.pop(call_id, None)) is not None:
                 self.withdrawn.append(call.request.prompt)
@@ -77,11 +78,11 @@ class FakeEngine:
             try:
                 await asyncio.wait_for(self.news.wait(), 0.02)
             except TimeoutError:
-                return ()
+                return News((), self.gauges)
         if self.lost is not None:
             raise self.lost
         answers, self.answers = tuple(self.answers), []
-        return answers
+        return News(answers, self.gauges)
 
     def answer(self, prompt: str) -> None:
         """Finish a held call."""
@@ -244,7 +245,12 @@ async def test_engines_that_come_and_go_are_told_of() -> None:
         await call
 
     assert [kind for kind, _ in heard] == ["engine_ready", "engine_lost", "engine_ready"]
-    assert heard[1][1] == {"engine": 0, "detail": "killed", "blameless": False}
+    assert heard[1][1] == {
+        "engine": 0,
+        "detail": "killed",
+        "blameless": False,
+        "in_flight": [f"0/{Stage.BOOTSTRAP}/0/0/0"],
+    }
 
 
 async def test_only_the_request_that_kills_engines_alone_fails() -> None:
@@ -461,13 +467,37 @@ async def test_a_silent_engine_is_replaced() -> None:
     """An exchange that does not return is a death, and its requests are answered elsewhere."""
     stuck = FakeEngine()
 
-    async def never(calls: object, withdrawn: object) -> tuple[()]:
+    async def never(calls: object, withdrawn: object) -> None:
         await asyncio.Event().wait()
-        return ()
 
     stuck.exchange = never
-    async with pool_of(stuck, exchange_timeout_s=0.05) as pool:
+    async with pool_of(stuck, silent_timeout_s=0.05) as pool:
         assert await ask(pool, "a") == completion("a")
+
+
+async def test_an_engine_that_answers_but_makes_no_token_is_replaced() -> None:
+    """With a request on it and counts that stand still it is lost after the time set; one that makes tokens is not."""
+    stuck = FakeEngine()
+    async with pool_of(stuck, stall_timeout_s=0.2) as pool:
+        call = ask(pool, "a")
+        async with asyncio.timeout(5):
+            for made in range(40):  # twice the time: slow, and alive
+                stuck.gauges = Gauges(generated_tokens=made)
+                await asyncio.sleep(0.01)
+            assert pool.stats().deaths == 0
+            assert await call == completion("a")
+        assert pool.stats().deaths == 1
+        assert stuck.closed
+
+
+async def test_an_idle_engine_need_not_make_tokens() -> None:
+    """An engine without requests for longer than the time set is kept."""
+    engine = FakeEngine(automatic=True)
+    async with pool_of(engine, stall_timeout_s=0.05) as pool:
+        for _ in range(3):
+            await ask(pool, "a")
+            await asyncio.sleep(0.1)
+        assert pool.stats().deaths == 0
 
 
 async def test_close_ends_everything_and_may_be_repeated() -> None:
