@@ -31,7 +31,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from actors.messages import Answer, Call, Failed, News, Place, Pulse, Ready, Refused, StartFailure
-from actors.vllm_stats import EngineCounts
+from actors.vllm_stats import EngineCounts, core_ended
 from pipeline.adapters import adapter_rank, lora_adapter
 from pipeline.chat import dropped_tokens, render
 from pipeline.engine_settings import EngineSettings
@@ -72,6 +72,7 @@ class VllmEngine:
         self._answers: deque[Answer] = deque()
         self._news = asyncio.Event()
         self._thread: threading.Thread | None = None
+        self._engine: LLMEngine | None = None
         self._ready = False
         self._unfinished = 0
         self._steps = 0
@@ -98,6 +99,8 @@ class VllmEngine:
 
     async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
         """Take calls and withdrawals; return what finished since the last exchange, within HOLD_S."""
+        if self._engine is not None and core_ended(self._engine):
+            _die("vLLM's engine core has ended")
         if calls or withdrawn:
             self._commands.put(_Command(calls, withdrawn))
         with contextlib.suppress(TimeoutError):  # nothing finished: an empty answer lets new calls come in
@@ -137,7 +140,7 @@ class VllmEngine:
                 )
             loop.call_soon_threadsafe(started.set_result, StartFailure(detail, configuration))
             return
-        self._ready = True
+        self._engine, self._ready = engine, True
         ready = Ready(
             version=version,
             model=self._model,
