@@ -36,6 +36,8 @@ class State:
     window: int
 
 
+TABLES = ("examples", "admitted", "rejects")  # of a unit's result, one for each table of the run folder
+
 CommitUnits = Callable[[Sequence[UnitResult], Counters, Sequence[tuple[int, int]], Ending | None, int], None]
 """Called with a range of finished units in order, the counters after it, (candidates, admitted) of each at the gate,
 the ending when it is the last one, and the tokens spent on units beyond the end."""
@@ -92,6 +94,7 @@ class Driver:
         self._gated: dict[int, tuple[int, int]] = {}
         self._finished: dict[int, UnitResult] = {}
         self._range: list[UnitResult] = []  # finished in order and not yet committed
+        self._range_rows = dict.fromkeys(TABLES, 0)
         self._range_opened = 0.0
         self._committing = False
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -178,7 +181,7 @@ class Driver:
                     self.state.stops.no_more(unit)
                     self._wake()
                     return
-            while self._committing:  # so that a kill in it costs no more than its range and a window
+            while self._committing:  # so that a kill in it costs no more than its range and two windows
                 self._room.clear()
                 await self._room.wait()
             if self.state.stops.beyond(unit):
@@ -241,6 +244,8 @@ class Driver:
             if not self._range:
                 self._range_opened = time.monotonic()
             self._range.append(result)
+            for table in TABLES:
+                self._range_rows[table] += len(getattr(result, table))
             self.state.counters.add(result)
             self._next_ready += 1
             if result.rejects and (sentence := hopeless(self.state.counters, result.rejects[-1])):
@@ -260,11 +265,7 @@ class Driver:
         return time.monotonic() - self._range_opened
 
     def _range_full(self) -> bool:
-        limit = self._config.shards.rows
-        return any(
-            sum(len(getattr(result, table)) for result in self._range) >= limit
-            for table in ("examples", "admitted", "rejects")
-        )
+        return max(self._range_rows.values()) >= self._config.shards.rows
 
     async def _commit_range(self, ending: Ending | None) -> None:
         """Commit the open range, in a thread: units under way and signals do not wait for storage, and new units do."""
@@ -289,6 +290,7 @@ class Driver:
         for result in self._range:
             del self._gated[result.unit]
         self._range = []
+        self._range_rows = dict.fromkeys(TABLES, 0)
         self._committing = False
         self._room.set()
 

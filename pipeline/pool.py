@@ -25,7 +25,7 @@ class Pool:
 
     A snapshot of the pool is a length (of the admitted part): what is held never changes, it only grows. So a unit
     samples from the pool as it stood at a named unit whatever the timing, and a resume that adds the committed rows in
-    order has the pool it had. Grows by about 1 KB per admitted instruction.
+    order has the pool it had. Grows by about 0.3 KB per admitted instruction.
     """
 
     def __init__(
