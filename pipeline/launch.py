@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.check import check_context, check_folder, longest_prompts
 from pipeline.config import Config
@@ -33,9 +33,6 @@ from pipeline.report import summary
 from pipeline.runs import Run, open_planned, plan_for
 from pipeline.scoring import Scorer
 from pipeline.storage import Folder, folder_at, leaving
-
-if TYPE_CHECKING:
-    from actors.jobs import Jobs
 
 # What would make a run go on that has ended, by the rule that ended it.
 GOES_ON = {
@@ -246,8 +243,8 @@ def novelty_scorer(tokenizer: str, floor: float, workers: int) -> Iterator[Score
         yield cluster.novelty_pool(tokenizer, floor, workers)
 
 
-def cluster_jobs(address: str) -> Jobs:
-    """The jobs of the cluster whose dashboard is at an address.
+def cluster_jobs(address: str) -> Any:
+    """The jobs of the cluster whose dashboard is at an address: `actors.jobs.Jobs`.
 
     Raises InputError where Ray is not installed here, or there is no cluster that takes the token.
     """
