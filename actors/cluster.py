@@ -26,7 +26,7 @@ from actors.scripted_engine import ScriptedActor
 from actors.vllm_engine import VllmEngine
 from pipeline.adapters import lora_adapter
 from pipeline.engine_settings import EngineSettings
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RunStopped
 from pipeline.models import model_path
 
 T = TypeVar("T")
@@ -105,13 +105,15 @@ def connect(num_cpus: int | None = None) -> bool:
             log_to_driver=False,
             runtime_env={"env_vars": _import_path()},
         )
-    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 -- Ray raises what it likes here, a plain Exception too
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
         cause = " ".join(str(error).split("Traceback")[0].split())
         if "ersion mismatch" in cause:
             raise InputError(
                 f"{where} has other versions of Ray or Python than this process: {cause[:400]}; use one image for all"
             ) from error
+        if "timed out during startup" in cause:
+            raise RunStopped(f"{where} did not start in time, as on a busy machine: {cause[:200]}; try again") from error
         raise InputError(f"cannot reach {where}: {cause[:400]}") from error
     return True
 

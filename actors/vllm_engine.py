@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.code import code_hash, node_id
 from actors.messages import Answer, Call, Failed, News, Place, Pulse, Ready, Refused, StartFailure
-from actors.vllm_stats import EngineCounts
+from actors.vllm_stats import EngineCounts, core_ended
 from pipeline.adapters import adapter_rank, lora_adapter
 from pipeline.chat import dropped_tokens, render
 from pipeline.engine_settings import EngineSettings
@@ -69,6 +69,7 @@ class VllmEngine:
         self._answers: deque[Answer] = deque()
         self._news = asyncio.Event()
         self._thread: threading.Thread | None = None
+        self._engine: LLMEngine | None = None
         self._ready = False
         self._unfinished = 0
         self._steps = 0
@@ -99,6 +100,8 @@ class VllmEngine:
         Nothing finished is an answer too, so that new calls can come in. After the first answer its neighbours are
         waited for: fewer exchanges, and the step thread runs undisturbed.
         """
+        if self._engine is not None and core_ended(self._engine):
+            _die("vLLM's engine core has ended")
         if calls or withdrawn:
             self._commands.put(_Command(calls, withdrawn))
         with contextlib.suppress(TimeoutError):
@@ -138,7 +141,7 @@ class VllmEngine:
                 )
             loop.call_soon_threadsafe(started.set_result, StartFailure(detail, configuration))
             return
-        self._ready = True
+        self._engine, self._ready = engine, True
         ready = Ready(
             version=version,
             model=self._model,

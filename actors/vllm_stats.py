@@ -1,7 +1,8 @@
-"""What a vLLM engine counts of its own work. vLLM does not hold this interface stable, so all that uses it is here.
+"""What a vLLM engine says of itself. vLLM does not hold this interface stable, so all that uses it is here.
 
 engine.logger_manager = counts = EngineCounts()      # after the engine is built, with its stats on
 counts.gauges(busy_s)                                # from any thread
+core_ended(engine)                                   # from any thread
 """
 
 from __future__ import annotations
@@ -49,3 +50,9 @@ class EngineCounts:
             kv_use=self._kv_use,
             busy_s=busy_s,
         )
+
+
+def core_ended(engine: Any) -> bool:
+    """Whether vLLM's core had a process of its own that has ended. vLLM knows, while a step waits for it for ever."""
+    resources = getattr(engine.engine_core, "resources", None)
+    return resources is not None and bool(resources.engine_dead)

@@ -11,8 +11,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.check import check_context, check_folder, longest_prompts
@@ -165,40 +166,65 @@ def _note(opened: Run, event: str, **values: Any) -> None:
 class _Signals:
     """The first SIGINT or SIGTERM ends what runs, with what is whole kept, within STOP_S; a second one at once.
 
-    For as long as this lasts, as a context. Until `catch` is called, a signal is an interrupt as at any other time.
+    For as long as this lasts, as a context. Until `catch` is called, the first one is an interrupt in the main thread.
+    What a signal's handler does there takes no lock, since it may come between any two steps of what holds that lock:
+    the rest is a thread's, which goes on too where the main thread waits for a store.
     """
 
     def __init__(self) -> None:
         self.reason: RunStopped | None = None
-        self._deadline = threading.Timer(STOP_S, self._end, [f"stopped, and did not end within {STOP_S:g} s"])
-        self._deadline.daemon = True
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._came: SimpleQueue[bool] = SimpleQueue()  # True for a signal, False at the end
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._watcher = threading.Thread(target=self._watch, name="signals", daemon=True)
 
     def __enter__(self) -> _Signals:
+        self._watcher.start()
+        for number in self._before:
+            signal.signal(number, self._caught)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._deadline.cancel()
+        for number, handler in self._before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        self._came.put(False)
+        self._watcher.join()
         leaving.clear()
 
     def catch(self) -> None:
-        """Heed signals; to be called in a task. Until `stop` is set, a signal cancels that task."""
+        """From now on the first signal calls `stop`; to be called in a task, which it cancels until `stop` is set."""
         task = asyncio.current_task()
         assert task is not None
         self.stop: Callable[[RunStopped], object] = lambda _: task.cancel()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._caught, number)
+        self._loop = asyncio.get_running_loop()
 
-    def _caught(self, number: signal.Signals) -> None:
-        if self.reason is not None:
-            self._end("stopped at once")
-        self.reason = RunStopped(f"stopped by {number.name}; run the same command again to go on")
-        leaving.set()
-        self._deadline.start()
+    def _caught(self, number: int, _: object) -> None:
+        first = self.reason is None
+        if first:
+            name = signal.Signals(number).name
+            self.reason = RunStopped(f"stopped by {name}; run the same command again to go on")
+        self._came.put(True)
+        if first and self._loop is None:
+            raise KeyboardInterrupt
+
+    def _end_run(self) -> None:
+        assert self.reason is not None
         self.stop(self.reason)
 
-    def _end(self, how: str) -> None:
-        """End the process, whatever it does."""
+    def _watch(self) -> None:
+        """See that a signal is followed by an end, whatever hangs."""
+        if not self._came.get():
+            return
+        leaving.set()
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: the run has come to its end
+                self._loop.call_soon_threadsafe(self._end_run)
+        try:
+            if not self._came.get(timeout=STOP_S):
+                return
+            how = "stopped at once"
+        except Empty:
+            how = f"stopped, and did not end within {STOP_S:g} s"
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"instructmill: {how}; nothing is lost\n".encode())
         os._exit(RunStopped.exit_code)
 
@@ -273,8 +299,12 @@ def _join_cluster(engines: Sequence[EngineSettings | None], workers: int, stack:
         raise InputError(
             f"{what} Ray, which is not installed here ({error.name}); install instructmill[vllm], or {mend}"
         ) from None
+    before = signal.getsignal(signal.SIGTERM)
     if cluster.connect():
         stack.callback(cluster.disconnect)
+    # Ray takes SIGTERM to itself as it starts, and then ends this process with a stack's trace, or aborts it.
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
     return str(cluster.require_room(engines, workers))
 
 

@@ -142,6 +142,9 @@ class _Lease:
         self._held = _Record(last.number if last else 0, me(), secrets.token_hex(8), 0)
         if not self._next(time.time() + LEASE_S):
             raise RunStopped(f"{folder}: another process has just begun to write to this run; this one has ended")
+        for name in folder.names(LEASES):  # of a holder that ended, or stood still, in the middle of a renewal
+            if f"{LEASES}/{name}" < self._held.name:
+                folder.remove(f"{LEASES}/{name}")
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
