@@ -105,7 +105,7 @@ def connect(num_cpus: int | None = None) -> bool:
             log_to_driver=False,
             runtime_env={"env_vars": _import_path()},
         )
-    except Exception as error:  # noqa: BLE001 -- Ray raises what it likes here, a plain Exception too
+    except Exception as error:  # of any type: Ray raises a plain one too
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
         cause = " ".join(str(error).split("Traceback")[0].split())
         if "ersion mismatch" in cause:
@@ -113,7 +113,7 @@ def connect(num_cpus: int | None = None) -> bool:
                 f"{where} has other versions of Ray or Python than this process: {cause[:400]}; use one image for all"
             ) from error
         if "timed out during startup" in cause:
-            raise RunStopped(f"{where} did not start in time, as on a busy machine: {cause[:200]}; try again") from error
+            raise RunStopped(f"{where} did not start in time: is this machine busy? Run it again") from error
         raise InputError(f"cannot reach {where}: {cause[:400]}") from error
     return True
 

@@ -171,7 +171,7 @@ def lost(events: Events, words: str) -> dict[str, Any]:
 def test_an_engine_that_gets_a_signal(on_ray, scripted, tmp_path, gone, ends_as_undisturbed, number, words) -> None:
     """An engine that is killed or stopped from outside is replaced; what it held is answered elsewhere, and its process
     is gone in either case."""
-    config = scripted(**over_two(silent_timeout_s=2))
+    config = scripted(**over_two(silent_timeout_s=4))
     hit: list[int] = []
 
     async def disturb(pool: EnginePool) -> None:
@@ -188,7 +188,7 @@ def test_an_engine_that_gets_a_signal(on_ray, scripted, tmp_path, gone, ends_as_
 
 def test_an_engine_that_answers_and_makes_no_token(on_ray, scripted, tmp_path, gone, ends_as_undisturbed) -> None:
     """One that exchanges messages and answers a ping, and does nothing, is killed; the log names what it held."""
-    config = scripted(**over_two(stall_timeout_s=2))
+    config = scripted(**over_two(stall_timeout_s=5))
     pulses: list[int] = []
 
     async def disturb(pool: EnginePool) -> None:
@@ -203,7 +203,7 @@ def test_an_engine_that_answers_and_makes_no_token(on_ray, scripted, tmp_path, g
     event = lost(events, f"process {hung} ")
     assert hung in pulses
     assert stats.deaths >= 1
-    assert "answers but made no token in 2 s" in event["detail"]
+    assert "answers but made no token in 5 s" in event["detail"]
     assert set((tmp_path / "held").read_text().splitlines()) <= set(event["in_flight"])
     assert gone(hung)
     ends_as_undisturbed(tmp_path / "r", config)
@@ -211,7 +211,7 @@ def test_an_engine_that_answers_and_makes_no_token(on_ray, scripted, tmp_path, g
 
 def test_an_engine_whose_interpreter_is_held(on_ray, scripted, tmp_path, gone, ends_as_undisturbed) -> None:
     """One whose process is in a call that keeps the interpreter's lock is killed for its silence."""
-    config = scripted(**over_two(silent_timeout_s=2))
+    config = scripted(**over_two(silent_timeout_s=4))
 
     async def disturb(pool: EnginePool) -> None:
         await in_the_middle(pool)
@@ -221,7 +221,7 @@ def test_an_engine_whose_interpreter_is_held(on_ray, scripted, tmp_path, gone, e
 
     held = taken(tmp_path, "hold")
     assert stats.deaths >= 1
-    assert lost(events, f"process {held} ")["detail"].endswith("was silent for 2 s")
+    assert lost(events, f"process {held} ")["detail"].endswith("was silent for 4 s")
     assert gone(held)
     ends_as_undisturbed(tmp_path / "r", config)
 
