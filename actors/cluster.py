@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import sysconfig
 import time
 from collections import defaultdict
@@ -37,6 +38,8 @@ SETTLE_S = 3.0  # what Ray counts as free follows a moment after a process has e
 PASSED_ON = ("VLLM_CPU_CI_ENV",)
 # Parts of Ray's words for deaths that no request can have caused: the machine went, Ray or we took the process away.
 BLAMELESS = ("its node has died", "node was terminated", "running low on memory", "ray.kill")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+MISSING = re.compile(r"No module named '([\w.]+)'")  # in what Ray says of an actor that was never made
 # A novelty worker is one thread on one core. Ray shows all GPUs to an actor that asked for none.
 WORKER_ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
@@ -147,12 +150,12 @@ def require_room(engines: Sequence[EngineSettings | None], workers: int = 0) -> 
     """Raise InputError unless the cluster has room for what is asked for, and has it free now.
 
     That is so many novelty workers of one CPU each, and the least number of engines: those of `[engine]`, then those of
-    `[judge]`; None stands for ones that do not run on Ray. Where that number is 0, an autoscaler brings what is needed,
-    and nothing is refused.
+    `[judge]`; None stands for ones that do not run on Ray. Where that number is 0 an autoscaler brings what is needed,
+    novelty workers' room too: then it must know nodes that one engine fits on.
     """
     have = resources()
     if any(settings is not None and settings.least == 0 for settings in engines):
-        return have
+        workers = 0
     cpus, gpus, asked, lower = float(workers), 0.0, [], []
     for name, settings in zip(("engine", "judge"), engines, strict=False):
         if settings is None:
@@ -162,6 +165,12 @@ def require_room(engines: Sequence[EngineSettings | None], workers: int = 0) -> 
         each += "".join(f" and {amount:g} {resource}" for resource, amount in settings.resources.items())
         key, least = f"{name}.{'count' if settings.min is None else 'min'}", settings.least
         asked.append(f"{key} asks for {least} engines of {each}, each on one machine")
+        if not least and not any(node.engines(settings) for node in (*have.nodes, *autoscaled_nodes())):
+            raise InputError(
+                f"{name}.min = 0 leaves it to an autoscaler to bring nodes, and no engine of {each} fits on any that "
+                f"it may bring, nor on those there are ({have}); lower {name}.num_gpus or {name}.num_cpus, or add "
+                "such nodes"
+            )
         if fit < least:
             mend = f"lower {name}.num_gpus or {name}.num_cpus" if fit == 0 else f"set {key} to {fit} or less"
             room = f"and the cluster has room for {fit}: it has {have}; {mend}, or add machines"
@@ -241,6 +250,18 @@ def novelty_pool(
         return ActorWorker(remote.remote(first, workers, tokenizer, floor))
 
     return NoveltyPool(spawn, workers, note=note, **limits)
+
+
+def autoscaled_nodes() -> tuple[Node, ...]:
+    """What nodes an autoscaler may bring, one of each type; none where there is no autoscaler."""
+    try:
+        from ray._private.state import state
+
+        groups = state.get_cluster_config().node_group_configs
+        found = (dict(group.resources) for group in groups if group.max_count)
+        return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0), each) for each in found)
+    except Exception:  # noqa: BLE001 -- a private interface, and None where there is no autoscaler
+        return ()
 
 
 def draining_nodes() -> frozenset[str]:
@@ -363,7 +384,14 @@ async def _answered(reference: Awaitable[T]) -> T:
     except RayTaskError:
         raise  # a fault in our own actor code, with its traceback
     except RayActorError as error:
-        text = " ".join(str(error).split())
+        text = " ".join(ANSI.sub("", str(error)).split())
+        if missing := MISSING.search(text):
+            raise EngineLost(
+                f"a node cannot import InstructMill (no module {missing[1]!r} there): put the wheel into its image, or "
+                "take a clone along as the working dir",
+                blameless=True,
+                configuration=True,
+            ) from error
         blameless = not isinstance(error, ActorDiedError) or error.preempted or any(word in text for word in BLAMELESS)
         raise EngineLost(text, blameless) from error
     except RayError as error:

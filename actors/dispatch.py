@@ -277,6 +277,8 @@ class Dispatcher:
         if suspect is None:
             self._reserved = None
             return
+        if self._reserved is not None and self._reserved.closing:
+            self._reserved = None
         if self._reserved is None:
             staying = (desk for desk in self._desks if not desk.closing)
             self._reserved = min(staying, key=lambda desk: len(desk.flights), default=None)

@@ -19,7 +19,7 @@ from actors.dispatch import LONGEST_BACKOFF_S, Desk, Dispatcher
 from actors.engine_use import EngineTime
 from actors.messages import Call, EngineHandle, EngineLost, News, Ready, StartFailure
 from actors.place import Place, PoolStats, Stall
-from pipeline.engine import EngineUse, Holding, Lost
+from pipeline.engine import EngineUse, Lost, Running
 from pipeline.errors import InputError, RunStopped
 from pipeline.records import Completion, Request
 
@@ -94,7 +94,8 @@ class EnginePool:
         self._room_timeout_s = room_timeout_s
         self._watch_s = min(WATCH_S, slow_floor_s / 4, start_timeout_s / 4, room_timeout_s / 4, spare_s)
         self._places = [Place(index, EngineTime(batch or slots)) for index in range(engines)]
-        self._holding: Holding = lambda: Lost.DRIVER
+        self._slots = slots
+        self._run: Running | None = None
         self._dispatcher = Dispatcher(
             slots=slots, max_failures=max_failures, slow_floor_s=slow_floor_s, backoff_s=backoff_s
         )
@@ -102,9 +103,11 @@ class EnginePool:
         self._started = asyncio.Event()  # an engine has been ready, or none will be
         self._none_since = 0.0  # no engine has been ready
         self._loading_since: float | None = None  # and one of them has had its room
+        self._going: Collection[str] = ()  # nodes
         self._stopped: Exception | None = None
         self._last_fault = ""
-        self._deaths = 0
+        self._deaths = self._deaths_in_row = 0
+        self._most_homes = 1  # engines that have had room at once
         self._exchanges = 0
 
     @property
@@ -133,9 +136,12 @@ class EnginePool:
             exchanges=self._exchanges,
         )
 
-    def follow(self, holding: Holding) -> None:
-        """What keeps requests from engines is asked of `holding` from now on."""
-        self._holding = holding
+    def follow(self, run: Running) -> None:
+        """Serve this run. Until then all time counts as that of loading, of this pool or of something else."""
+        self._run = run
+
+    def _holding(self) -> Lost:
+        return Lost.LOADING if self._run is None else self._run.holding()
 
     def use(self) -> EngineUse:
         """What the engines do, and where their time went."""
@@ -226,10 +232,13 @@ class EnginePool:
 
     def _mourn(self, place: Place, lost: EngineLost, in_flight: list[str]) -> None:
         self._deaths += 1
+        self._deaths_in_row += 1
         self._last_fault = lost.detail
         self._note("engine_lost", engine=place.index, detail=lost.detail, blameless=lost.blameless, in_flight=in_flight)
         place.barren += 1
-        if all(place.barren >= self._max_engine_deaths for place in self._places):
+        if lost.configuration and not self._started.is_set():
+            self._stop(InputError(f"No engine can start: {lost.detail}"))
+        if self._deaths_in_row >= self._max_engine_deaths * self._most_homes:
             self._stop(RunStopped(f"Engines keep ending without an answer; the last one: {lost.detail}"))
 
     async def _load(self, place: Place, handle: EngineHandle) -> Ready:
@@ -240,29 +249,29 @@ class EnginePool:
                 f"{where.host} runs other code of InstructMill ({where.code or 'unknown'}) than this driver "
                 f"({self._code}): bring the same version to all nodes, or take this one's along with a working dir"
             )
-            if not self._started.is_set():
-                self._stop(InputError(stranger))
-            raise EngineLost(stranger, blameless=True)
+            raise EngineLost(stranger, blameless=True, configuration=True)
         place.node, place.state = where.node, "waiting to load"
+        self._most_homes = max(self._most_homes, sum(each.has_room for each in self._places))
         place.time.loading()
         self._loading_since = self._loading_since or time.monotonic()
         try:
             async with self._turn(where.node):
                 place.state = "loading"
-                started = await asyncio.wait_for(handle.start(), self._start_timeout_s)
+                if place.barren == 0:  # its turn has come; a second try gets no more time for all
+                    self._loading_since = time.monotonic()
+                async with asyncio.timeout(self._start_timeout_s):
+                    started = await handle.start()
         except TimeoutError:
             raise EngineLost(f"it was not loaded within {self._start_timeout_s:g} s", blameless=True) from None
         finally:
             place.time.loading()
         if isinstance(started, StartFailure):
-            if started.configuration and not self._started.is_set():
-                self._stop(InputError(f"No engine can start: {started.detail}"))
-            raise EngineLost(started.detail)
+            raise EngineLost(started.detail, configuration=started.configuration)
         return started
 
     async def _serve(self, place: Place, handle: EngineHandle, ready: Ready, in_flight: list[str]) -> None:
         """Exchange with an engine until it is lost, and say what was there then. Raises EngineLost."""
-        desk = Desk()
+        desk = Desk(closing=place.node in self._going, idle_since=time.monotonic())
         place.desks.append(desk)
         place.state = "ready"
         self._started.set()
@@ -278,6 +287,7 @@ class EnginePool:
                     desk.idle_since = time.monotonic()
                     await desk.wake.wait()
                     stall.restart()
+                    place.time.idle(self._holding())
                 if desk.lone is not None and desk.calls:
                     # Is the engine still there? If it died while it was idle, that must not be laid on the suspect.
                     await self._exchange(handle, ready, (), ())
@@ -288,7 +298,7 @@ class EnginePool:
                 place.time.serving(news.gauges, self._holding())
                 stall.require_progress(desk, news.gauges, ready)
                 if desk.answered > answered:
-                    place.barren = 0
+                    place.barren = self._deaths_in_row = 0
         except EngineLost as lost:
             blameless = lost.blameless
             raise
@@ -297,7 +307,7 @@ class EnginePool:
             now = time.monotonic()
             place.time.gone(now - flight.sent_at for flight in desk.flights.values())
             if self._dispatcher.leave(desk, blameless):
-                place.barren = 0  # the request was at fault, and is out of the way
+                place.barren = self._deaths_in_row = 0  # the request was at fault, and is out of the way
             desk.flights.clear()
             if not self._dispatcher.desks:
                 self._none_since, self._loading_since = time.monotonic(), None
@@ -306,7 +316,8 @@ class EnginePool:
         self, handle: EngineHandle, ready: Ready, calls: tuple[Call, ...], withdrawn: tuple[int, ...]
     ) -> News:
         try:
-            return await asyncio.wait_for(handle.exchange(calls, withdrawn, self._hold_s), self._silent_timeout_s)
+            async with asyncio.timeout(self._silent_timeout_s):
+                return await handle.exchange(calls, withdrawn, self._hold_s)
         except TimeoutError:
             silent = f"process {ready.pid} on {ready.host} was silent for {self._silent_timeout_s:g} s"
             raise EngineLost(silent, blameless=True) from None
@@ -326,31 +337,40 @@ class EnginePool:
                     place.time.loading()
                 elif place.state == "ready" and not place.desks[-1].flights:
                     place.time.idle(self._holding())
-            if self._holding() is Lost.TAIL and self._dispatcher.desks:
-                self._let_go()
+            if self._run is not None and self._run.holding() is Lost.TAIL:
+                self._let_go(self._run.open_units)
 
     def _require_engines(self) -> None:
         """End the run where no engine has been ready for too long."""
         states = [place.state for place in self._places]
         if set(states) == {"waiting for room"}:
             self._loading_since = None
-        limit = self._room_timeout_s if self._loading_since is None else self._start_timeout_s
+        limit = self._room_timeout_s if self._loading_since is None else self._start_timeout_s + 2 * self._watch_s
         since = self._none_since if self._loading_since is None else self._loading_since
         if self._dispatcher.desks or time.monotonic() - since <= limit:
             return
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         fault = f"; the last fault: {self._last_fault}" if self._last_fault else ""
+        limit = self._room_timeout_s if self._loading_since is None else self._start_timeout_s
         self._stop(RunStopped(f"No engine was ready for {limit:g} s ({counts}){fault}"))
 
-    def _let_go(self) -> None:
-        """No unit is left to start: give up engines that are not ready, and those that have had nothing to do."""
+    def _let_go(self, open_units: int) -> None:
+        """No unit is left to start: give up engines that are not ready, and those that have had nothing to do.
+
+        As many stay as the open units would fill with a request each, and one in any case.
+        """
         now = time.monotonic()
+        staying = sum(place.state == "ready" and not place.desks[-1].closing for place in self._places)
+        needed = max(1, -(-open_units // self._slots))
+        if self._dispatcher.waiting or staying < needed:
+            return
         for place in self._places:
-            spare = place.state != "ready"
             if place.state == "ready":
                 desk = place.desks[-1]
-                spare = not desk.flights and now - desk.idle_since > self._spare_s and self._dispatcher.desks > 1
-            if spare and place.keeper is not None and place.state != "let go":
+                if desk.flights or desk.closing or now - desk.idle_since <= self._spare_s or staying <= needed:
+                    continue
+                staying -= 1
+            if place.keeper is not None and place.state != "let go":
                 self._note("engine_let_go", engine=place.index)
                 place.keeper.cancel()
                 place.state = "let go"
@@ -359,9 +379,9 @@ class EnginePool:
         """Send nothing more to engines on nodes that are to go."""
         while self._stopped is None:
             await asyncio.sleep(self._drains_s)
-            nodes = await asyncio.to_thread(self._draining)
+            self._going = await asyncio.to_thread(self._draining)
             for place in self._places:
-                if place.state == "ready" and place.node in nodes and not place.desks[-1].closing:
+                if place.state == "ready" and place.node in self._going and not place.desks[-1].closing:
                     self._note("engine_draining", engine=place.index, node=place.node)
                     place.desks[-1].closing = True
                     place.desks[-1].wake.set()

@@ -110,13 +110,15 @@ class Pulse:
 class EngineLost(Exception):
     """An engine process is gone or out of reach, and with it whatever was in flight there.
 
-    `blameless` says that nothing in a request can have caused it: its machine went, or it was unreachable.
+    `blameless` says that nothing in a request can have caused it: its machine went, or it was unreachable;
+    `configuration` that another try would end no better.
     """
 
-    def __init__(self, detail: str, blameless: bool = False) -> None:
+    def __init__(self, detail: str, blameless: bool = False, configuration: bool = False) -> None:
         super().__init__(detail)
         self.detail = detail
         self.blameless = blameless
+        self.configuration = configuration
 
 
 class EngineHandle(Protocol):

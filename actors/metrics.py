@@ -1,6 +1,7 @@
 """A run as Prometheus sees it, through Ray's own exporter on every node: what the engines do, and what comes of it.
 
-All names begin with `instructmill_` and have the tag `run`. Counts go on from where this process began.
+All names begin with `instructmill_` and have the tag `run`; Ray puts `ray_` before them, and `_total` after counts.
+Counts go on from where this process began.
 """
 
 from __future__ import annotations

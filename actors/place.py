@@ -68,6 +68,10 @@ class Place:
     barren: int = 0  # processes lost in a row without an answer between
     desks: list[Desk] = field(default_factory=list)  # one for each process that became ready; the last is current
 
+    @property
+    def has_room(self) -> bool:
+        return self.state in ("waiting to load", "loading", "ready")
+
     def stats(self) -> EngineStats:
         return EngineStats(
             state=self.state,

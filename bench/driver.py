@@ -171,7 +171,7 @@ def start_simulators(options: argparse.Namespace, config: Config) -> tuple[list[
     remote = ray.remote(Simulator).options(num_cpus=0, max_concurrency=options.engines + 8)
     share = -(-options.engines // options.simulators)
     parts = [range(first, min(first + share, options.engines)) for first in range(0, options.engines, share)]
-    simulators = [remote.remote(part, options.max_num_seqs, options.hold / options.pace, slow) for part in parts]
+    simulators = [remote.remote(part, options.max_num_seqs, options.hold, slow, options.slow) for part in parts]
     return simulators, [simulators[index // share] for index in range(options.engines)]
 
 
@@ -263,7 +263,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--max-num-seqs", type=int, default=128)
     parser.add_argument("--pool", type=int, nargs="+", default=[20_000, 200_000])
     parser.add_argument("--window", type=int, default=0, help="units; 0: 25 an engine, or twice its slots")
-    parser.add_argument("--hold", type=float, default=0.5, help="how long an exchange gathers, in an engine's seconds")
+    parser.add_argument("--hold", type=float, default=0, help="seconds an exchange gathers; 0: as a pool has it")
     parser.add_argument("--slow", type=float, default=4.0, help="how many times as long everything in an engine takes")
     parser.add_argument("--pace", type=float, default=2.8, help="engines so many times slower than the published rates")
     parser.add_argument("--seconds", type=float, default=60.0, help="measured, of real time")

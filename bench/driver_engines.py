@@ -177,11 +177,12 @@ class Texts:
 class Simulator:
     """A process of several engines. Made a Ray actor. All its durations are `slow` times as long as they would be."""
 
-    def __init__(self, engines: range, max_num_seqs: int, hold_s: float, slow: float) -> None:
-        """`hold_s` is how long an exchange gathers answers, in the engines' own time; 0: as long as the pool says."""
+    def __init__(self, engines: range, max_num_seqs: int, hold_s: float, slow: float, hold_slow: float) -> None:
+        """`hold_s` is how long an exchange gathers answers, 0 for as long as the pool says; it is `hold_slow` times as
+        long."""
         self._engines = {index: Engine(max_num_seqs) for index in engines}
         self._hold_s = hold_s
-        self._slow = slow
+        self._slow, self._hold_slow = slow, hold_slow
         self._texts = Texts(random.Random(f"answers/{engines.start}"))
         self._shared: dict[tuple[Stage, bool], str] = {}  # what the prompts of a stage begin with: in the prefix cache
         self.exchanges = 0
@@ -192,7 +193,7 @@ class Simulator:
         engine.advance(self._now())
         for call in calls:
             engine.add(self._sequence(call))
-        await asyncio.sleep((self._hold_s or hold_s) * self._slow)
+        await asyncio.sleep((self._hold_s or hold_s) * self._hold_slow)
         engine.advance(self._now())
         self.exchanges += 1
         answers, engine.finished = tuple(engine.finished), []

@@ -26,7 +26,7 @@ from typing import Any
 
 from pipeline.config import Config, load_config
 from pipeline.driver import Driver
-from pipeline.engine import EngineUse, Holding
+from pipeline.engine import EngineUse, Running
 from pipeline.models import model_path
 from pipeline.records import Completion, Request, RequestKey, Sampling, Stage
 from pipeline.runs import open_run
@@ -112,7 +112,7 @@ class Replayed:
         self.tokens += done.completion_tokens
         return answer
 
-    def follow(self, holding: Holding) -> None:
+    def follow(self, run: Running) -> None:
         return None
 
     def use(self) -> EngineUse | None:
@@ -139,7 +139,7 @@ class Recording:
         self._stream.write(json.dumps(line) + "\n")
         return answer
 
-    def follow(self, holding: Holding) -> None:
+    def follow(self, run: Running) -> None:
         return None
 
     def use(self) -> EngineUse | None:

@@ -124,9 +124,9 @@ class Driver:
         """What keeps requests from engines that have room for them."""
         if self._all_started:
             return Lost.TAIL
-        if self._gate.scoring:
-            return Lost.NOVELTY
-        return Lost.WINDOW if self._held_back else Lost.DRIVER
+        if not self._held_back:
+            return Lost.DRIVER
+        return Lost.NOVELTY if self._gate.scoring else Lost.WINDOW
 
     async def run(self) -> Ending:
         """Run to the end. On a stop, a fault or a cancellation, what is whole is committed first."""
@@ -134,7 +134,7 @@ class Driver:
             return await self._run()
 
     async def _run(self) -> Ending:
-        self._engine.follow(self.holding)
+        self._engine.follow(self)
         starter = asyncio.create_task(self._start_units())
         starter.add_done_callback(self._no_more_to_start)
         try:

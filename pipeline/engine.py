@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -23,8 +23,17 @@ class Lost(StrEnum):
     REDONE = "redone"  # it worked on what died with it
 
 
-Holding = Callable[[], Lost]
-"""What keeps requests from engines that have room, as the driver sees it just now."""
+class Running(Protocol):
+    """What engines may ask of the run that they serve."""
+
+    @property
+    def open_units(self) -> int:
+        """Units under way."""
+        ...
+
+    def holding(self) -> Lost:
+        """What keeps requests from engines that have room, just now."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +121,8 @@ class Engine(Protocol):
         """Answer one request. Cancelling the call withdraws it."""
         ...
 
-    def follow(self, holding: Holding) -> None:
-        """Be told by whoever asks what holds requests back; where that is the tail, spare engines may go."""
+    def follow(self, run: Running) -> None:
+        """Serve this run: how its engines' time is lost is asked of it, and at its end spare engines may go."""
         ...
 
     def use(self) -> EngineUse | None:
@@ -141,10 +150,10 @@ class WriterAndJudge:
         engine = self._judge if request.key.stage in JUDGING else self._writer
         return await engine.generate(request)
 
-    def follow(self, holding: Holding) -> None:
-        """Tell both."""
-        self._writer.follow(holding)
-        self._judge.follow(holding)
+    def follow(self, run: Running) -> None:
+        """Both do."""
+        self._writer.follow(run)
+        self._judge.follow(run)
 
     def use(self) -> EngineUse | None:
         """Of both together, or of the one that knows."""

@@ -325,13 +325,17 @@ async def _ask_endpoint(plan: Plan, key: str, settings: EngineSettings, fresh: b
 
 async def start_engine(plan: Plan, note: Callable[..., None] | None = None) -> Engine:
     """The engines a configuration names, ready to be asked, as one. `note` is told of engines that come and go."""
-    started: list[Engine] = []
-    try:
-        for key, settings, model in plan.engines:
-            started.append(await _start_group(plan, key, settings, model, note))
+    starting = [
+        asyncio.create_task(_start_group(plan, key, settings, model, note)) for key, settings, model in plan.engines
+    ]
+    try:  # all at once: each group may have to wait for nodes
+        started = await asyncio.gather(*starting)
     except BaseException:
-        for engine in started:
-            await engine.close()
+        for task in starting:
+            task.cancel()
+        for engine in await asyncio.gather(*starting, return_exceptions=True):
+            if not isinstance(engine, BaseException):
+                await engine.close()
         raise
     return started[0] if len(started) == 1 else WriterAndJudge(*started)
 

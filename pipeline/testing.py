@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.driver import Driver, sums_close
-from pipeline.engine import Engine, EngineUse, Holding
+from pipeline.engine import Engine, EngineUse, Running
 from pipeline.prompting import LABEL_LEAD
 from pipeline.records import Completion, Request, RequestKey, Stage
 from pipeline.runs import Run, open_run
@@ -60,7 +60,7 @@ class ScriptedEngine:
             raise answer
         return answer
 
-    def follow(self, holding: Holding) -> None:
+    def follow(self, run: Running) -> None:
         return None
 
     def use(self) -> EngineUse | None:

@@ -85,6 +85,15 @@ def test_unknown_key(values: dict[str, Any], sentence: str) -> None:
             "engine: count, min and max are for engines on Ray",
             id="endpoints",
         ),
+        pytest.param({"engine": {"kind": "scripted", "min": 2}}, "engine: min and max go together", id="min-alone"),
+        pytest.param(
+            {"engine": {"kind": "scripted", "count": 2, "min": 1, "max": 3}},
+            "engine: count and max both say how many",
+            id="count-and-max",
+        ),
+        pytest.param(
+            {"engine": {"kind": "scripted", "min": 4, "max": 3}}, "engine: min (4) must not be above", id="min-over-max"
+        ),
         pytest.param({"compat": "x"}, "key 'compat': input should be 'self-instruct'", id="compat"),
         pytest.param({"name": "a b"}, "key 'name': string should match pattern", id="name"),
         pytest.param({"name": 7}, "key 'name': input should be a valid string", id="number-for-text"),

@@ -195,6 +195,14 @@ async def test_room_for_a_judge_is_checked_beside_the_writers() -> None:
         cluster.require_room([engines(3), engines(2)])
 
 
+async def test_an_autoscaler_that_may_bring_no_fitting_node_is_no_way_out() -> None:
+    """With min = 0 and neither a node nor an autoscaler that could hold an engine, the run is refused at once."""
+    assert cluster.require_room([EngineSettings(model="m", min=0, max=9, num_gpus=0)]).cpus == 4
+    wanted = EngineSettings(model="m", min=0, max=2, num_gpus=8)
+    with pytest.raises(InputError, match=r"^engine.min = 0 leaves it to an autoscaler .* 8 GPUs fits on any"):
+        cluster.require_room([wanted])
+
+
 async def test_two_pools_share_no_core() -> None:
     """The engines of a second pool get cores that the first does not hold, or none of their own where all are held."""
     pools = [scripted_pool(count=1) for _ in range(3)]

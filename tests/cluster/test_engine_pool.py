@@ -118,6 +118,17 @@ class FakeEngine:
         self.closed = True
 
 
+@dataclass
+class FakeRun:
+    """What the pool may ask of a run."""
+
+    held_by: Lost
+    open_units: int
+
+    def holding(self) -> Lost:
+        return self.held_by
+
+
 def request(prompt: str, unit: int = 0) -> Request:
     """A request of a unit."""
     return Request(RequestKey(unit, Stage.BOOTSTRAP), prompt, SAMPLING)
@@ -547,7 +558,8 @@ async def test_an_engine_by_other_code_ends_the_run() -> None:
     stranger = FakeEngine(where=Place("far", (), "node", "fedcba"))
     async with pool_of(stranger, code="abcdef") as pool:
         with pytest.raises(
-            InputError, match=r"^far runs other code of InstructMill \(fedcba\) than this driver \(abcdef\)"
+            InputError,
+            match=r"^No engine can start: far runs other code of InstructMill \(fedcba\) than this driver \(abcdef\)",
         ):
             await pool.start()
     assert not stranger.loading
@@ -593,7 +605,7 @@ async def test_at_the_end_of_a_run_spare_engines_are_let_go() -> None:
         working, spare = (busy, idle) if busy.held else (idle, busy)
         await asyncio.sleep(0.05)
         assert not spare.closed
-        pool.follow(lambda: Lost.TAIL)
+        pool.follow(FakeRun(Lost.TAIL, 1))
         await until(lambda: spare.closed and homeless.closed)
         assert not working.closed
         working.answer("last")
@@ -624,7 +636,7 @@ async def test_the_time_of_engines_is_whole() -> None:
     engine = FakeEngine()
     engine.gauges = Gauges(running=1, busy_s=1.0)
     async with pool_of(engine, batch=2, slots=2) as pool:
-        pool.follow(lambda: Lost.WINDOW)
+        pool.follow(FakeRun(Lost.WINDOW, 9))
         engine.loaded.clear()
         start = asyncio.create_task(pool.start())
         await asyncio.sleep(0.1)
@@ -641,3 +653,69 @@ async def test_the_time_of_engines_is_whole() -> None:
         after = pool.use()
         assert 0 < after.lost[Lost.REDONE] <= after.full
         assert after.useful == after.full - after.lost[Lost.REDONE]
+
+
+async def test_at_the_end_of_a_run_some_engine_always_stays() -> None:
+    """Two engines that have had nothing to do for long are not both let go: what is asked then is answered."""
+    one, two = FakeEngine(automatic=True), FakeEngine(automatic=True)
+    async with pool_of(one, two, after=FakeEngine) as pool:
+        await all_ready(pool)
+        pool.follow(FakeRun(Lost.TAIL, 1))
+        await until(lambda: one.closed or two.closed)
+        await asyncio.sleep(0.1)
+        assert [one.closed, two.closed].count(True) == 1
+        assert await ask(pool, "a") == completion("a")
+
+
+async def test_engines_that_open_units_need_are_not_given_up() -> None:
+    """With as many units under way as two engines hold, the one that still loads is waited for, and serves."""
+    ready, late = FakeEngine(), FakeEngine(automatic=True)
+    async with pool_of(ready, late, slots=2) as pool:
+        late.loaded.clear()
+        await pool.start()
+        pool.follow(FakeRun(Lost.TAIL, 4))
+        calls = [ask(pool, p) for p in "ab"]
+        await until(lambda: len(ready.held) == 2)
+        await asyncio.sleep(0.1)
+        assert not late.closed
+        late.loaded.set()
+        assert await ask(pool, "c") == completion("c")
+        for call in calls:
+            call.cancel()
+
+
+async def test_deaths_stop_the_run_though_some_engines_have_no_room() -> None:
+    """An engine that keeps dying ends the run after so many times in a row, also where another waits for its room."""
+    homeless = FakeEngine()
+
+    def doomed() -> FakeEngine:
+        return loaded(poison=frozenset({"a", "b", "c"}))
+
+    async with pool_of(homeless, after=doomed, places=2, max_engine_deaths=2) as pool:
+        homeless.room.clear()
+        for call in [ask(pool, p) for p in "abc"]:
+            with pytest.raises(RunStopped, match="keep ending without an answer; the last one: poisoned"):
+                await call
+        assert pool.stats().deaths == 2
+
+
+async def test_a_load_that_hangs_is_not_the_end_for_the_others_of_its_node() -> None:
+    """Those that waited for their turn have a time of their own to load."""
+    hanging, next_one = FakeEngine(), FakeEngine(automatic=True)
+    async with pool_of(hanging, next_one, after=FakeEngine, start_timeout_s=0.3) as pool:
+        hanging.loaded.clear()
+        assert await ask(pool, "a") == completion("a")
+        assert hanging.closed
+
+
+async def test_what_another_try_would_not_mend_stops_the_run_at_once() -> None:
+    """A node that cannot import the package is no death to be tried again, where no engine has been ready yet."""
+    broken = FakeEngine()
+
+    async def nowhere() -> Place:
+        raise EngineLost("a node cannot import InstructMill", blameless=True, configuration=True)
+
+    broken.place = nowhere
+    async with pool_of(broken) as pool:
+        with pytest.raises(InputError, match="No engine can start: a node cannot import InstructMill"):
+            await pool.start()
