@@ -209,7 +209,7 @@ class Driver:
                     self.state.stops.no_more(unit)
                     self._wake()
                     return
-            while self._committing:  # so that a kill in it costs no more than its range and a window
+            while self._committing:  # so that a kill in it costs no more than its range and two windows
                 self._room.clear()
                 await self._room.wait()
             if self.state.stops.beyond(unit):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
 from pipeline.config import Config
@@ -30,9 +31,11 @@ from pipeline.shards import (
     TABLES,
     Commit,
     Shards,
+    read_commit,
     read_commits,
     read_manifest,
     read_tables,
+    records,
     remove_strangers,
 )
 from pipeline.sources import CorpusFile, changed_file
@@ -45,15 +48,15 @@ LOG = ".run/log"
 
 
 class Run:
-    """A run folder open for writing: the only writer, with the state its commits leave."""
+    """A run folder open for writing: the only writer, with the state its commits leave. `commits[-1]` is the last."""
 
     def __init__(self, folder: Folder, plan: Plan, lock: Lock) -> None:
         self.folder = folder
         self.plan = plan
         self._lock = lock
+        self.commits = read_commits(folder)
         self.attempt = _claim_attempt(folder, plan.config.resolved_target)
         self._shards = Shards(folder, self.attempt, constants(plan))
-        self.commits = read_commits(folder)
         self._events: list[dict[str, Any]] = []
         self._flushes = 0
         self._remove_strangers()
@@ -61,7 +64,7 @@ class Run:
             empty: dict[str, Sequence[object]] = {"data": []}
             self.commits.append(self._shards.write_commit(0, range(0), empty, Counters().to_json(), []))
         self.state = resume_state(plan, folder, self.commits)
-        self.commits = [_without_gate(commit) for commit in self.commits]
+        self._keep(self.commits[-1])
         self.segments: SegmentStore | None = None
         if plan.corpus is not None:
             reader = SegmentReader(plan.corpus, plan.config.corpus)
@@ -128,11 +131,16 @@ class Run:
             final = {"reason": ending.reason, "detail": ending.detail, "unit": ending.unit}
             final["overshoot_tokens"] = overshoot_tokens
         units = range(first, first + len(results))
-        commit = self._shards.write_commit(len(self.commits), units, tables, counters.to_json(), gate, final)
-        self.commits.append(_without_gate(commit))
+        number = self.commits[-1].number + 1
+        commit = self._shards.write_commit(number, units, tables, counters.to_json(), gate, final)
+        self._keep(commit)
         self.event("commit", number=commit.number, first=commit.first, end=commit.end)
         with suppress(OSError):  # the commit is made; its event waits for the next flush
             self.flush_events()
+
+    def _keep(self, last: Commit) -> None:
+        """Of all commits keep the last one, without its units: memory must not grow with the length of a run."""
+        self.commits = [replace(last, gate=())]
 
     def event(self, kind: str, **values: Any) -> None:
         """Note what happened, with the time, for `.run/log/`."""
@@ -225,8 +233,8 @@ def plan_for(place: Place, config: Config, filters: Sequence[OwnFilter] = ()) ->
 
 
 def _begun(folder: Folder) -> bool:
-    """Whether a unit is committed."""
-    return any(commit.end for commit in read_commits(folder))
+    """Whether a unit is committed: commits follow one another, so the last one says it."""
+    return any(read_commit(folder, name).end for name in records(folder, COMMITS)[-1:])
 
 
 def is_running(place: Place) -> bool:
@@ -244,16 +252,18 @@ def resume_state(plan: Plan, folder: Folder, commits: Sequence[Commit]) -> State
         raise InputError(
             f"{folder}: the last commit ends at unit {commits[-1].end} and counts {counters.units}: damaged"
         )
+    tables = read_tables(folder, commits, "pool", ["instruction_id", "instruction"])
     for commit in commits:
-        tables = read_tables(folder, [commit], "pool", ["instruction_id", "instruction"])
-        rows = [row for table in tables for row in table.to_pylist()]
+        rows: list[tuple[str, str]] = []
+        if any(file.path.startswith("pool/") for file in commit.files):
+            table = next(tables)
+            rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
         if len(rows) != sum(admitted for _, admitted in commit.gate):
             raise InputError(f"{folder}: commit {commit.number} counts other rows than its pool/ file holds: damaged")
         remaining = iter(rows)
         for unit, (candidates, admitted) in enumerate(commit.gate, start=commit.first):
-            for _ in range(admitted):
-                row = next(remaining)
-                pool.admit(row["instruction_id"], row["instruction"])
+            for row in islice(remaining, admitted):
+                pool.admit(*row)
             pool.close_unit()
             stops.after_gate(unit, candidates, admitted)
     stops.after_ready(counters.units - 1, counters.tokens, counters.seconds / 3600)
@@ -272,11 +282,6 @@ def read_events(place: Place) -> list[dict[str, Any]]:
         except ValueError as error:
             raise InputError(f"{folder}/{file}: not a log of events ({error}); the run folder is damaged") from None
     return events
-
-
-def _without_gate(commit: Commit) -> Commit:
-    """A commit as it is kept in memory, which must not grow with the units of a run."""
-    return replace(commit, gate=())
 
 
 def _known_files(folder: Folder) -> list[CorpusFile]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +22,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError, RunStopped
 from pipeline.records import Score, Source
 from pipeline.storage import HIDDEN, Folder, Place, claim, folder_at
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 2
 MANIFEST_VERSION = 1
@@ -77,6 +82,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 SCHEMAS["segments"] = pa.schema([(name, pa.string()) for name in ("id", "origin", "header", "text")], metadata=_FOOTER)
 _DAMAGED = "{}: a shard that its commit names cannot be read ({}); the run folder is damaged"
 TABLES = ("data", "pool", "rejected")
+AHEAD = 8  # files of a store that are read beside one another; its client has ten connections
 _FILE_PREFIX = {"data": "train", "pool": "pool", "rejected": "rejected"}
 
 
@@ -190,10 +196,26 @@ def read_tables(
     place: Place, commits: Iterable[Commit], kind: str, columns: list[str] | None = None
 ) -> Iterator[pa.Table]:
     """The shards of one kind that these commits name, in order, whole or some of their columns. Raises InputError."""
-    for commit in commits:
-        for file in commit.files:
-            if file.path.startswith(f"{kind}/"):
-                yield read_table(place, file.path, kind, columns)
+    folder = folder_at(place)
+    names = [file.path for commit in commits for file in commit.files if file.path.startswith(f"{kind}/")]
+    yield from _each(folder, names, lambda name: read_table(folder, name, kind, columns))
+
+
+def _each(folder: Folder, names: Sequence[str], read: Callable[[str], T]) -> Iterator[T]:
+    """What `read` says of each file, in order. Of a store some are read ahead, since each answer takes its while."""
+    if folder.local:
+        yield from map(read, names)
+        return
+    threads, ahead = ThreadPoolExecutor(AHEAD), deque[Future[T]]()
+    try:
+        for name in names:
+            ahead.append(threads.submit(read, name))
+            if len(ahead) > AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 class Shards:
@@ -259,17 +281,24 @@ def read_manifest(place: Place) -> dict[str, Any] | None:
 def read_commits(place: Place) -> list[Commit]:
     """The ledger in order. Raises InputError when a record is missing or cannot be read."""
     folder, commits = folder_at(place), []
-    for number, name in enumerate(records(folder, COMMITS)):
-        try:
-            commit = Commit.from_json(folder.read(name).decode())
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{folder}/{name}: not a commit record ({error}); the run folder is damaged") from None
+    names = records(folder, COMMITS)
+    for number, (name, commit) in enumerate(
+        zip(names, _each(folder, names, partial(read_commit, folder)), strict=True)
+    ):
         if commit.number != number:
             moved = name.endswith(f"/{number:06d}.json")
             what = f"it holds commit {commit.number}" if moved else f"commit {number} is missing"
             raise InputError(f"{folder}/{name}: {what}; the run folder is damaged")
         commits.append(commit)
     return commits
+
+
+def read_commit(folder: Folder, name: str) -> Commit:
+    """One record of the ledger, by the name of its file. Raises InputError when it cannot be read."""
+    try:
+        return Commit.from_json(folder.read(name).decode())
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder}/{name}: not a commit record ({error}); the run folder is damaged") from None
 
 
 def records(folder: Folder, under: str) -> list[str]:

@@ -78,13 +78,14 @@ class Stops:
     def __init__(self, config: Config, window: int) -> None:
         self._config = config
         self._window = window
-        self._recent: deque[tuple[int, int]] = deque(maxlen=config.exhaustion.units)
+        self._recent: deque[tuple[int, int]] = deque()  # the last units that exhaustion looks at
+        self._seen = self._kept = 0  # their candidates, and how many of these were admitted
         self._admitted = 0
         self.ending: Ending | None = None
 
     def after_gate(self, unit: int, candidates: int, admitted: int) -> None:
         """`unit` has passed the gate. Called once for each unit, in order."""
-        self._recent.append((candidates, admitted))
+        self._look_at(candidates, admitted)
         self._admitted += admitted
         target = self._config.resolved_target
         if target is not None and self._admitted >= target:
@@ -96,7 +97,7 @@ class Stops:
         exhaustion = self._config.exhaustion
         if unit < 2 * self._window or unit + 1 < exhaustion.units:
             return
-        seen, kept = (sum(pair[side] for pair in self._recent) for side in (0, 1))
+        seen, kept = self._seen, self._kept
         if kept < exhaustion.share * max(seen, 1):
             self._fire(
                 unit,
@@ -105,6 +106,16 @@ class Stops:
                 f"admitted, under the bound of {exhaustion.share:.1%}; more seeds, another topic or a hotter "
                 "temperature would help",
             )
+
+    def _look_at(self, candidates: int, admitted: int) -> None:
+        """One more of the last units; the sums are kept, since a resume asks for them once for every unit there was."""
+        self._recent.append((candidates, admitted))
+        self._seen += candidates
+        self._kept += admitted
+        if len(self._recent) > self._config.exhaustion.units:
+            candidates, admitted = self._recent.popleft()
+            self._seen -= candidates
+            self._kept -= admitted
 
     def no_more(self, unit: int) -> None:
         """There is no work for `unit` nor for any after it: the corpus, or the other run, is at its end."""
