@@ -60,8 +60,8 @@ def to_request(values: dict[str, Any]) -> Request:
     return Request(RequestKey(**key), values["prompt"], Sampling(**sampling), tuple(values["choices"]))
 
 
-def forced_params(request: Request) -> Any:
-    """vLLM's parameters for an answer of exactly `max_tokens` tokens; a constrained one ends by itself."""
+def forced_params(request: Request, step: object = None) -> Any:
+    """vLLM's parameters for an answer of exactly `max_tokens` tokens; a constrained one ends by itself. None is weighed."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
