@@ -61,7 +61,7 @@ def to_request(values: dict[str, Any]) -> Request:
 
 
 def forced_params(request: Request, step: object = None) -> Any:
-    """vLLM's parameters for an answer of exactly `max_tokens` tokens; a constrained one ends by itself. None is weighed."""
+    """vLLM's parameters for an answer of exactly `max_tokens` tokens; a constrained one ends by itself."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
