@@ -6,16 +6,20 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import sysconfig
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
+from actors.code import code_hash
 from actors.engine_pool import EnginePool
 from actors.messages import Call, EngineLost, News, Place, Pulse, Ready, StartFailure
 from actors.novelty_pool import NoveltyPool, NoveltyWorker, Scores, WorkerLost
@@ -23,7 +27,7 @@ from actors.scripted_engine import ScriptedActor
 from actors.vllm_engine import VllmEngine
 from pipeline.adapters import lora_adapter
 from pipeline.engine_settings import EngineSettings
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RunStopped
 from pipeline.models import model_path
 
 T = TypeVar("T")
@@ -34,6 +38,8 @@ SETTLE_S = 3.0  # what Ray counts as free follows a moment after a process has e
 PASSED_ON = ("VLLM_CPU_CI_ENV",)
 # Parts of Ray's words for deaths that no request can have caused: the machine went, Ray or we took the process away.
 BLAMELESS = ("its node has died", "node was terminated", "running low on memory", "ray.kill")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+MISSING = re.compile(r"No module named '([\w.]+)'")  # in what Ray says of an actor that was never made
 # A novelty worker is one thread on one core. Ray shows all GPUs to an actor that asked for none.
 WORKER_ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
@@ -43,15 +49,17 @@ WORKER_ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """CPUs and GPUs of one machine."""
+    """CPUs, GPUs and custom resources of one machine."""
 
     cpus: float
     gpus: float
+    custom: Mapping[str, float] = field(default_factory=dict)
 
     def engines(self, settings: EngineSettings) -> int:
         """How many engines fit here."""
-        by_cpu = int(self.cpus // settings.num_cpus)
-        return min(by_cpu, int(self.gpus // settings.num_gpus)) if settings.num_gpus else by_cpu
+        wanted: list[tuple[float, float]] = [(self.cpus, settings.num_cpus), (self.gpus, settings.num_gpus)]
+        wanted += [(self.custom.get(name, 0.0), amount) for name, amount in settings.resources.items()]
+        return int(min(there // amount for there, amount in wanted if amount))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +108,15 @@ def connect(num_cpus: int | None = None) -> bool:
             log_to_driver=False,
             runtime_env={"env_vars": _import_path()},
         )
-    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of any type: Ray raises a plain one too
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
         cause = " ".join(str(error).split("Traceback")[0].split())
+        if "ersion mismatch" in cause:
+            raise InputError(
+                f"{where} has other versions of Ray or Python than this process: {cause[:400]}; use one image for all"
+            ) from error
+        if "timed out during startup" in cause:
+            raise RunStopped(f"{where} did not start in time: is this machine busy? Run it again") from error
         raise InputError(f"cannot reach {where}: {cause[:400]}") from error
     return True
 
@@ -127,7 +141,7 @@ def disconnect() -> None:
 def resources() -> Resources:
     """What the connected cluster has and has free."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes = tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive)
+    nodes = tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0), each) for each in alive)
     free = ray.available_resources()
     return Resources(nodes, free.get("CPU", 0.0), free.get("GPU", 0.0))
 
@@ -135,23 +149,34 @@ def resources() -> Resources:
 def require_room(engines: Sequence[EngineSettings | None], workers: int = 0) -> Resources:
     """Raise InputError unless the cluster has room for what is asked for, and has it free now.
 
-    That is so many novelty workers of one CPU each, and the engines: those of `[engine]`, then those of `[judge]`; None
-    stands for ones that do not run on Ray.
+    That is so many novelty workers of one CPU each, and the least number of engines: those of `[engine]`, then those of
+    `[judge]`; None stands for ones that do not run on Ray. Where that number is 0 an autoscaler brings what is needed,
+    novelty workers' room too: then it must know nodes that one engine fits on.
     """
     have = resources()
+    if any(settings is not None and settings.least == 0 for settings in engines):
+        workers = 0
     cpus, gpus, asked, lower = float(workers), 0.0, [], []
     for name, settings in zip(("engine", "judge"), engines, strict=False):
         if settings is None:
             continue
         fit = sum(node.engines(settings) for node in have.nodes)
         each = f"{settings.num_cpus} CPUs" + (f" and {settings.num_gpus} GPUs" if settings.num_gpus else "")
-        asked.append(f"{name}.count asks for {settings.count} engines of {each}, each on one machine")
-        if fit < settings.count:
-            mend = f"lower {name}.num_gpus or {name}.num_cpus" if fit == 0 else f"set {name}.count to {fit} or less"
+        each += "".join(f" and {amount:g} {resource}" for resource, amount in settings.resources.items())
+        key, least = f"{name}.{'count' if settings.min is None else 'min'}", settings.least
+        asked.append(f"{key} asks for {least} engines of {each}, each on one machine")
+        if not least and not any(node.engines(settings) for node in (*have.nodes, *autoscaled_nodes())):
+            raise InputError(
+                f"{name}.min = 0 leaves it to an autoscaler to bring nodes, and no engine of {each} fits on any that "
+                f"it may bring, nor on those there are ({have}); lower {name}.num_gpus or {name}.num_cpus, or add "
+                "such nodes"
+            )
+        if fit < least:
+            mend = f"lower {name}.num_gpus or {name}.num_cpus" if fit == 0 else f"set {key} to {fit} or less"
             room = f"and the cluster has room for {fit}: it has {have}; {mend}, or add machines"
             raise InputError(f"{asked[-1]}, {room}")
-        lower.append(f"{name}.count")
-        cpus, gpus = cpus + settings.count * settings.num_cpus, gpus + settings.count * settings.num_gpus
+        lower.append(key)
+        cpus, gpus = cpus + least * settings.num_cpus, gpus + least * settings.num_gpus
     if workers:
         asked.append(f"{workers} novelty worker(s) need 1 CPU each")
         lower.append("the number of workers (novelty.workers)")
@@ -194,9 +219,10 @@ def actor_pool(engine: type[Any], arguments: tuple[Any, ...], settings: EngineSe
     def spawn(index: int) -> ActorEngine:
         return ActorEngine(remote.remote(*arguments), _CORES, settings.num_cpus if settings.num_gpus == 0 else 0)
 
-    watched = ("start_timeout_s", "silent_timeout_s", "stall_timeout_s")
+    watched = ("start_timeout_s", "room_timeout_s", "silent_timeout_s", "stall_timeout_s")
     limits = {**{name: getattr(settings, name) for name in watched}, **limits}
-    return EnginePool(spawn, engines=settings.count, slots=settings.slots, **limits)
+    limits = {"code": code_hash(), "turn": _turn, "draining": draining_nodes, "batch": settings.batch, **limits}
+    return EnginePool(spawn, engines=settings.most, slots=settings.slots, **limits)
 
 
 def novelty_pool(
@@ -224,6 +250,38 @@ def novelty_pool(
         return ActorWorker(remote.remote(first, workers, tokenizer, floor))
 
     return NoveltyPool(spawn, workers, note=note, **limits)
+
+
+def autoscaled_nodes() -> tuple[Node, ...]:
+    """What nodes an autoscaler may bring, one of each type; none where there is no autoscaler."""
+    try:
+        from ray._private.state import state
+
+        groups = state.get_cluster_config().node_group_configs
+        found = (dict(group.resources) for group in groups if group.max_count)
+        return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0), each) for each in found)
+    except Exception:  # noqa: BLE001 -- a private interface, and None where there is no autoscaler
+        return ()
+
+
+def draining_nodes() -> frozenset[str]:
+    """The nodes that are about to go, by Ray's ids. Ray shows this to its own libraries alone: where it moves, none."""
+    try:
+        from ray._private.state import state
+
+        return frozenset(state.get_draining_nodes())
+    except Exception:  # noqa: BLE001 -- a private interface: without it nodes go without a warning
+        return frozenset()
+
+
+# Whose turn it is to load on each node, of all pools of an event loop.
+_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, defaultdict[str, asyncio.Lock]] = WeakKeyDictionary()
+
+
+def _turn(node: str) -> asyncio.Lock:
+    """Engines on one node load one after the other: together they fight over its memory and its disk, and the files of
+    a model from the hub come to the node with the first of them."""
+    return _TURNS.setdefault(asyncio.get_running_loop(), defaultdict(asyncio.Lock))[node]
 
 
 class _Cores:
@@ -260,8 +318,10 @@ class ActorEngine:
         self._cores_wanted = cores_wanted
         self._place: Place | None = None
 
-    async def place(self) -> None:
-        self._place = await _answered(self._actor.place.remote())
+    async def place(self) -> Place:
+        placed: Awaitable[Place] = self._actor.place.remote()
+        self._place = place = await _answered(placed)
+        return place
 
     async def start(self) -> Ready | StartFailure:
         cores: tuple[int, ...] = ()
@@ -269,8 +329,8 @@ class ActorEngine:
             cores = self._cores.take(self, self._place, self._cores_wanted)
         return await _answered(self._actor.start.remote(cores))
 
-    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
-        return await _answered(self._actor.exchange.remote(calls, withdrawn))
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
+        return await _answered(self._actor.exchange.remote(calls, withdrawn, hold_s))
 
     async def ping(self) -> Pulse:
         """How the process is, also while it loads. For a person or a test: the pool does not need it."""
@@ -280,10 +340,9 @@ class ActorEngine:
         """End the process at once, as Ray does when it takes an actor away."""
         ray.kill(self._actor, no_restart=True)
 
-    async def close(self) -> None:
+    async def close(self, at_once: bool = False) -> None:
         try:
-            if self._place is not None:
-                # What is left of an engine after this is killed: a dead or a hanging one has nothing to tidy.
+            if self._place is not None and not at_once:
                 with contextlib.suppress(EngineLost, TimeoutError):
                     await asyncio.wait_for(_answered(self._actor.close.remote()), CLOSE_S)
         finally:
@@ -298,8 +357,14 @@ class ActorWorker:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
+    async def place(self) -> None:
+        await self._answer(self._actor.place.remote())
+
     async def nearest(self, held: int, new: Sequence[str], asked: Sequence[str], length: int) -> Scores:
         call: Awaitable[Scores] = self._actor.nearest.remote(held, new, asked, length)
+        return await self._answer(call)
+
+    async def _answer(self, call: Awaitable[T]) -> T:
         try:
             return await _answered(call)
         except RayTaskError as error:  # a fault in our own code is no better there than a dead process
@@ -319,7 +384,14 @@ async def _answered(reference: Awaitable[T]) -> T:
     except RayTaskError:
         raise  # a fault in our own actor code, with its traceback
     except RayActorError as error:
-        text = " ".join(str(error).split())
+        text = " ".join(ANSI.sub("", str(error)).split())
+        if missing := MISSING.search(text):
+            raise EngineLost(
+                f"a node cannot import InstructMill (no module {missing[1]!r} there): put the wheel into its image, or "
+                "take a clone along as the working dir",
+                blameless=True,
+                configuration=True,
+            ) from error
         blameless = not isinstance(error, ActorDiedError) or error.preempted or any(word in text for word in BLAMELESS)
         raise EngineLost(text, blameless) from error
     except RayError as error:

@@ -53,6 +53,8 @@ class Desk:
     withdrawn: list[int] = field(default_factory=list)
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # set when there is something to exchange
     lone: Task | None = None  # the suspect that has it for itself
+    closing: bool = False  # it gets nothing more
+    idle_since: float = 0.0
     answered: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -109,6 +111,7 @@ class Dispatcher:
         self._slow_floor_s = slow_floor_s
         self._backoff_s = backoff_s
         self._desks: list[Desk] = []
+        self._full = False  # no engine has had room since the last one was looked for
         self._reserved: Desk | None = None  # kept free for, or holding, one suspect
         self._waiting = TaskQueue()
         self._suspects = TaskQueue()
@@ -133,7 +136,8 @@ class Dispatcher:
         task = Task(request, next(self._numbers), asyncio.get_running_loop().create_future())
         self._open.add(task)
         self._waiting.push(task)
-        self._dispatch()
+        if not self._full:
+            self._dispatch()
         return task
 
     def withdraw(self, task: Task) -> None:
@@ -216,16 +220,25 @@ class Dispatcher:
 
     def resend_slow(self) -> None:
         """Send a slow request of the smallest unit in flight, which holds up all later ones, to a second engine."""
-        flying = [(desk, flight) for desk in self._desks for flight in desk.flights.values()]
-        if len(self._desks) < 2 or not flying:
+        if len(self._desks) < 2:
             return
         now = time.monotonic()
-        head = min(flight.task.request.key.unit for _, flight in flying)
-        for desk, flight in flying:
+        patience = {stage: self._patience(stage) for stage in Stage}
+        late = [
+            (desk, flight)
+            for desk in self._desks
+            # A desk's flights are in the order in which they were sent, and nothing younger is late.
+            for flight in itertools.takewhile(
+                lambda each: now - each.sent_at > self._slow_floor_s, desk.flights.values()
+            )
+            if now - flight.sent_at > patience[flight.task.request.key.stage]
+        ]
+        if not late:  # as nearly always: the smallest unit need not be looked for among tens of thousands
+            return
+        head = min(flight.task.request.key.unit for desk in self._desks for flight in desk.flights.values())
+        for desk, flight in late:
             task = flight.task
             if task.request.key.unit != head or len(task.flights) > 1 or desk.lone is task or task.future.done():
-                continue
-            if now - flight.sent_at <= self._patience(task.request.key.stage):
                 continue
             second = self._least_busy(other_than=desk)
             if second is not None:
@@ -239,13 +252,22 @@ class Dispatcher:
         return max(self._slow_floor_s, 3 * slow)
 
     def _dispatch(self) -> None:
-        """Send what can be sent now."""
+        """Send what can be sent now. The engines are put in order once, not looked through for each request: there may
+        be hundreds."""
         self._try_alone()
-        while self._waiting.first() is not None:
-            desk = self._least_busy()
-            if desk is None:
-                return
+        self._full = False
+        if self._waiting.first() is None:
+            return
+        free = [(len(desk.flights), place, desk) for place, desk in enumerate(self._desks) if self._has_room(desk)]
+        heapq.heapify(free)
+        while free and self._waiting.first() is not None:
+            held, place, desk = free[0]
             self._send(self._waiting.pop(), desk)
+            if held + 1 < self._slots:
+                heapq.heapreplace(free, (held + 1, place, desk))
+            else:
+                heapq.heappop(free)
+        self._full = not free
 
     def _try_alone(self) -> None:
         """Give the first suspect an engine of its own, once one has run empty; the others go on meanwhile."""
@@ -255,20 +277,21 @@ class Dispatcher:
         if suspect is None:
             self._reserved = None
             return
+        if self._reserved is not None and self._reserved.closing:
+            self._reserved = None
         if self._reserved is None:
-            self._reserved = min(self._desks, key=lambda desk: len(desk.flights), default=None)
+            staying = (desk for desk in self._desks if not desk.closing)
+            self._reserved = min(staying, key=lambda desk: len(desk.flights), default=None)
         if self._reserved is not None and not self._reserved.flights:
             self._reserved.lone = self._suspects.pop()
             self._send(suspect, self._reserved)
 
-    def _least_busy(self, other_than: Desk | None = None) -> Desk | None:
-        best: Desk | None = None
-        for desk in self._desks:
-            if desk is self._reserved or desk is other_than or len(desk.flights) >= self._slots:
-                continue
-            if best is None or len(desk.flights) < len(best.flights):
-                best = desk
-        return best
+    def _least_busy(self, other_than: Desk) -> Desk | None:
+        others = (desk for desk in self._desks if desk is not other_than and self._has_room(desk))
+        return min(others, key=lambda desk: len(desk.flights), default=None)
+
+    def _has_room(self, desk: Desk) -> bool:
+        return desk is not self._reserved and not desk.closing and len(desk.flights) < self._slots
 
     def _send(self, task: Task, desk: Desk) -> None:
         call_id = next(self._numbers)

@@ -12,112 +12,42 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Collection
 
 from actors.dispatch import LONGEST_BACKOFF_S, Desk, Dispatcher
-from actors.messages import Call, EngineHandle, EngineLost, Gauges, News, Ready, StartFailure
+from actors.engine_use import EngineTime
+from actors.messages import Call, EngineHandle, EngineLost, News, Ready, StartFailure
+from actors.place import Place, PoolStats, Stall
+from pipeline.engine import EngineUse, Lost, Running
 from pipeline.errors import InputError, RunStopped
 from pipeline.records import Completion, Request
 
 CLOSE_S = 20.0
 WATCH_S = 1.0
+# How long an engine may hold an exchange. Each one costs this process about a millisecond whatever it carries, so that
+# many engines are asked less often; new requests wait for that long, in which the spare slots keep an engine busy.
+SHORTEST_HOLD_S, HOLD_PER_ENGINE_S, LONGEST_HOLD_S = 0.1, 0.004, 0.5
+DRAINS_S = 5.0  # how often it is asked which nodes are to go
+SPARE_S = 5.0  # an engine with nothing to do for so long is let go at the end of a run
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """One engine's place in the pool, over all processes that have filled it."""
-
-    state: str  # "waiting for room", "loading", "ready" or "down"
-    in_flight: int
-    answered: int
-    prompt_tokens: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStats:
-    """What the pool has done since it was made. A death is any process that was lost, while it loaded or later."""
-
-    engines: tuple[EngineStats, ...]
-    waiting: int
-    deaths: int
-    retries: int
-    resent: int
-    exchanges: int
-
-    @property
-    def ready(self) -> int:
-        return sum(engine.state == "ready" for engine in self.engines)
-
-    @property
-    def in_flight(self) -> int:
-        return sum(engine.in_flight for engine in self.engines)
-
-    @property
-    def answered(self) -> int:
-        return sum(engine.answered for engine in self.engines)
-
-    @property
-    def prompt_tokens(self) -> int:
-        return sum(engine.prompt_tokens for engine in self.engines)
-
-    @property
-    def completion_tokens(self) -> int:
-        return sum(engine.completion_tokens for engine in self.engines)
-
-
-@dataclass(eq=False, slots=True)
-class _Place:
-    """One of the pool's engines, whichever process fills it now."""
-
-    index: int
-    state: str = "waiting for room"
-    handle: EngineHandle | None = None
-    ready: Ready | None = None
-    barren: int = 0  # processes lost in a row without an answer between
-    desks: list[Desk] = field(default_factory=list)  # one for each process that became ready; the last is current
-
-    def stats(self) -> EngineStats:
-        return EngineStats(
-            state=self.state,
-            in_flight=len(self.desks[-1].flights) if self.state == "ready" else 0,
-            answered=sum(desk.answered for desk in self.desks),
-            prompt_tokens=sum(desk.prompt_tokens for desk in self.desks),
-            completion_tokens=sum(desk.completion_tokens for desk in self.desks),
-        )
-
-
-class _Stall:
-    """Watches one process that answers but may make no tokens: stuck in a step, or going round and round."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._progress: tuple[int, ...] = ()
-        self.restart()
-
-    def restart(self) -> None:
-        """It had nothing to do until now."""
-        self._since = time.monotonic()
-
-    def require_progress(self, desk: Desk, gauges: Gauges, ready: Ready) -> None:
-        """Raises EngineLost where it has had requests for so long, and made no token and no answer meanwhile."""
-        progress = (gauges.generated_tokens, gauges.prompt_tokens, desk.answered)
-        if progress != self._progress or not desk.flights:
-            self._progress = progress
-            self.restart()
-        elif time.monotonic() - self._since > self._timeout_s:
-            raise EngineLost(
-                f"process {ready.pid} on {ready.host} answers but made no token in {self._timeout_s:g} s, with "
-                f"{len(desk.flights)} request(s) on it"
-            )
+class _Drained(Exception):
+    """An engine has nothing left to do, and its node is to go."""
 
 
 class EnginePool:
     """An `Engine` over several engine processes. Lives in one event loop.
 
-    `spawn(index)` makes a handle at once and must not wait. `engines` are kept; `slots` requests are in flight on each.
-    The run ends with RunStopped when no engine was ready for `start_timeout_s`, when every place has lost
+    `spawn(index)` makes a handle at once and must not wait: those that wait for room are what asks an autoscaler for
+    nodes. `engines` at most are kept, each from when it is ready; `slots` requests are in flight on each, of which it
+    decodes `batch` at once. On one node they load one after the other (`turn`). Nodes that are `draining` get no new
+    requests, and their engines are let go when they are done. When no unit is left to start, engines with nothing to
+    do are let go, and those that are not ready are given up. One that runs by another
+    `code` is refused, and ends the run where none has been ready yet.
+
+    The run ends with RunStopped when no engine was ready for `start_timeout_s` (`room_timeout_s` where all wait for
+    room), when every place has lost
     `max_engine_deaths` processes in a row without an answer, or when engines failed one request more than
     `max_failures` times. A process that has not answered for `silent_timeout_s`, or that has requests and made no
     token for `stall_timeout_s`, hangs: it is killed and replaced. A request that holds up the smallest unit for
@@ -132,13 +62,20 @@ class EnginePool:
         *,
         engines: int,
         slots: int,
+        batch: int | None = None,
+        code: str | None = None,
+        turn: Callable[[str], asyncio.Lock] | None = None,
+        draining: Callable[[], Collection[str]] = tuple,
         start_timeout_s: float = 900.0,
+        room_timeout_s: float = 3600.0,
         max_engine_deaths: int = 5,
         max_failures: int = 5,
         silent_timeout_s: float = 120.0,
         stall_timeout_s: float = 300.0,
         slow_floor_s: float = 10.0,
         backoff_s: float = 1.0,
+        spare_s: float = SPARE_S,
+        drains_s: float = DRAINS_S,
         note: Callable[..., None] | None = None,
     ) -> None:
         self._spawn = spawn
@@ -149,17 +86,28 @@ class EnginePool:
         self._silent_timeout_s = silent_timeout_s
         self._stall_timeout_s = stall_timeout_s
         self._backoff_s = backoff_s
-        self._watch_s = min(WATCH_S, slow_floor_s / 4, start_timeout_s / 4)
-        self._places = [_Place(index) for index in range(engines)]
+        self._spare_s = spare_s
+        self._drains_s = drains_s
+        self._code = code
+        self._turn = turn or defaultdict[str, asyncio.Lock](asyncio.Lock).__getitem__
+        self._draining = draining
+        self._room_timeout_s = room_timeout_s
+        self._watch_s = min(WATCH_S, slow_floor_s / 4, start_timeout_s / 4, room_timeout_s / 4, spare_s)
+        self._places = [Place(index, EngineTime(batch or slots)) for index in range(engines)]
+        self._slots = slots
+        self._run: Running | None = None
         self._dispatcher = Dispatcher(
             slots=slots, max_failures=max_failures, slow_floor_s=slow_floor_s, backoff_s=backoff_s
         )
         self._keepers: list[asyncio.Task[None]] = []
         self._started = asyncio.Event()  # an engine has been ready, or none will be
-        self._none_since = 0.0
+        self._none_since = 0.0  # no engine has been ready
+        self._loading_since: float | None = None  # and one of them has had its room
+        self._going: Collection[str] = ()  # nodes
         self._stopped: Exception | None = None
         self._last_fault = ""
-        self._deaths = 0
+        self._deaths = self._deaths_in_row = 0
+        self._most_homes = 1  # engines that have had room at once
         self._exchanges = 0
 
     @property
@@ -187,6 +135,19 @@ class EnginePool:
             resent=self._dispatcher.resent,
             exchanges=self._exchanges,
         )
+
+    def follow(self, run: Running) -> None:
+        """Serve this run. Until then all time counts as that of loading, of this pool or of something else."""
+        self._run = run
+
+    def _holding(self) -> Lost:
+        return Lost.LOADING if self._run is None else self._run.holding()
+
+    def use(self) -> EngineUse:
+        """What the engines do, and where their time went."""
+        states = {"loading", "waiting to load"}
+        uses = (place.time.use(ready=place.state == "ready", loading=place.state in states) for place in self._places)
+        return sum(uses, EngineUse())
 
     async def start(self) -> None:
         """Return when the first engine is ready; the others join later. `generate` starts the engines as well.
@@ -223,8 +184,11 @@ class EnginePool:
         if self._keepers or self._stopped is not None:
             return
         self._none_since = time.monotonic()
-        self._keepers = [asyncio.create_task(self._keep(place)) for place in self._places]
+        for place in self._places:
+            place.keeper = asyncio.create_task(self._keep(place))
+        self._keepers = [place.keeper for place in self._places if place.keeper is not None]
         self._keepers.append(asyncio.create_task(self._watch()))
+        self._keepers.append(asyncio.create_task(self._heed_drains()))
         for keeper in self._keepers:
             keeper.add_done_callback(self._keeper_ended)
 
@@ -243,59 +207,87 @@ class EnginePool:
         if self._stopped is not None:
             raise self._stopped
 
-    async def _keep(self, place: _Place) -> None:
+    async def _keep(self, place: Place) -> None:
         """Keep one place filled for as long as the pool is open: spawn, load, exchange, and again."""
         while self._stopped is None:
             place.handle = handle = self._spawn(place.index)
             in_flight: list[str] = []
+            lost_now = False
             try:
                 place.ready = await self._load(place, handle)
                 self._note("engine_ready", engine=place.index, **dataclasses.asdict(place.ready))
                 await self._serve(place, handle, place.ready, in_flight)
             except EngineLost as lost:
+                lost_now = True
                 self._mourn(place, lost, in_flight)
+            except _Drained:
+                self._note("engine_drained", engine=place.index)
             finally:
-                place.state, place.ready = "down", None
-                await handle.close()
+                place.time.gone(())
+                place.ready = None
+                if place.state != "let go":
+                    place.state = "down"
+                await handle.close(at_once=lost_now)
             await asyncio.sleep(min(LONGEST_BACKOFF_S, self._backoff_s * 2 ** max(0, place.barren - 1)))
 
-    def _mourn(self, place: _Place, lost: EngineLost, in_flight: list[str]) -> None:
+    def _mourn(self, place: Place, lost: EngineLost, in_flight: list[str]) -> None:
         self._deaths += 1
+        self._deaths_in_row += 1
         self._last_fault = lost.detail
         self._note("engine_lost", engine=place.index, detail=lost.detail, blameless=lost.blameless, in_flight=in_flight)
         place.barren += 1
-        if all(place.barren >= self._max_engine_deaths for place in self._places):
+        if lost.configuration and not self._started.is_set():
+            self._stop(InputError(f"No engine can start: {lost.detail}"))
+        if self._deaths_in_row >= self._max_engine_deaths * self._most_homes:
             self._stop(RunStopped(f"Engines keep ending without an answer; the last one: {lost.detail}"))
 
-    async def _load(self, place: _Place, handle: EngineHandle) -> Ready:
+    async def _load(self, place: Place, handle: EngineHandle) -> Ready:
         place.state = "waiting for room"
-        await handle.place()
-        place.state = "loading"
+        where = await handle.place()
+        if self._code is not None and where.code != self._code:
+            stranger = (
+                f"{where.host} runs other code of InstructMill ({where.code or 'unknown'}) than this driver "
+                f"({self._code}): bring the same version to all nodes, or take this one's along with a working dir"
+            )
+            raise EngineLost(stranger, blameless=True, configuration=True)
+        place.node, place.state = where.node, "waiting to load"
+        self._most_homes = max(self._most_homes, sum(each.has_room for each in self._places))
+        place.time.loading()
+        self._loading_since = self._loading_since or time.monotonic()
         try:
-            started = await asyncio.wait_for(handle.start(), self._start_timeout_s)
+            async with self._turn(where.node):
+                place.state = "loading"
+                if place.barren == 0:  # its turn has come; a second try gets no more time for all
+                    self._loading_since = time.monotonic()
+                async with asyncio.timeout(self._start_timeout_s):
+                    started = await handle.start()
         except TimeoutError:
             raise EngineLost(f"it was not loaded within {self._start_timeout_s:g} s", blameless=True) from None
+        finally:
+            place.time.loading()
         if isinstance(started, StartFailure):
-            if started.configuration and not self._started.is_set():
-                self._stop(InputError(f"No engine can start: {started.detail}"))
-            raise EngineLost(started.detail)
+            raise EngineLost(started.detail, configuration=started.configuration)
         return started
 
-    async def _serve(self, place: _Place, handle: EngineHandle, ready: Ready, in_flight: list[str]) -> None:
+    async def _serve(self, place: Place, handle: EngineHandle, ready: Ready, in_flight: list[str]) -> None:
         """Exchange with an engine until it is lost, and say what was there then. Raises EngineLost."""
-        desk = Desk()
+        desk = Desk(closing=place.node in self._going, idle_since=time.monotonic())
         place.desks.append(desk)
         place.state = "ready"
         self._started.set()
         self._dispatcher.join(desk)
         blameless = True
-        stall = _Stall(self._stall_timeout_s)
+        stall = Stall(self._stall_timeout_s)
         try:
             while True:
+                if not desk.flights and desk.closing:
+                    raise _Drained
                 if not (desk.flights or desk.withdrawn):
                     desk.wake.clear()
+                    desk.idle_since = time.monotonic()
                     await desk.wake.wait()
                     stall.restart()
+                    place.time.idle(self._holding())
                 if desk.lone is not None and desk.calls:
                     # Is the engine still there? If it died while it was idle, that must not be laid on the suspect.
                     await self._exchange(handle, ready, (), ())
@@ -303,36 +295,93 @@ class EnginePool:
                 answered = desk.answered
                 news = await self._exchange(handle, ready, *desk.take())
                 self._dispatcher.receive(desk, news.answers)
+                place.time.serving(news.gauges, self._holding())
                 stall.require_progress(desk, news.gauges, ready)
                 if desk.answered > answered:
-                    place.barren = 0
+                    place.barren = self._deaths_in_row = 0
         except EngineLost as lost:
             blameless = lost.blameless
             raise
         finally:
             in_flight += desk.contents()
+            now = time.monotonic()
+            place.time.gone(now - flight.sent_at for flight in desk.flights.values())
             if self._dispatcher.leave(desk, blameless):
-                place.barren = 0  # the request was at fault, and is out of the way
+                place.barren = self._deaths_in_row = 0  # the request was at fault, and is out of the way
             desk.flights.clear()
             if not self._dispatcher.desks:
-                self._none_since = time.monotonic()
+                self._none_since, self._loading_since = time.monotonic(), None
 
     async def _exchange(
         self, handle: EngineHandle, ready: Ready, calls: tuple[Call, ...], withdrawn: tuple[int, ...]
     ) -> News:
         try:
-            return await asyncio.wait_for(handle.exchange(calls, withdrawn), self._silent_timeout_s)
+            async with asyncio.timeout(self._silent_timeout_s):
+                return await handle.exchange(calls, withdrawn, self._hold_s)
         except TimeoutError:
             silent = f"process {ready.pid} on {ready.host} was silent for {self._silent_timeout_s:g} s"
             raise EngineLost(silent, blameless=True) from None
+
+    @property
+    def _hold_s(self) -> float:
+        return min(LONGEST_HOLD_S, max(SHORTEST_HOLD_S, HOLD_PER_ENGINE_S * self._dispatcher.desks))
 
     async def _watch(self) -> None:
         """Look regularly for engines that do not come and for a request that holds up all later ones."""
         while self._stopped is None:
             await asyncio.sleep(self._watch_s)
-            if not self._dispatcher.desks and time.monotonic() - self._none_since > self._start_timeout_s:
-                states = [place.state for place in self._places]
-                counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-                fault = f"; the last fault: {self._last_fault}" if self._last_fault else ""
-                self._stop(RunStopped(f"No engine was ready for {self._start_timeout_s:g} s ({counts}){fault}"))
+            self._require_engines()
             self._dispatcher.resend_slow()
+            for place in self._places:
+                if place.state in ("loading", "waiting to load"):
+                    place.time.loading()
+                elif place.state == "ready" and not place.desks[-1].flights:
+                    place.time.idle(self._holding())
+            if self._run is not None and self._run.holding() is Lost.TAIL:
+                self._let_go(self._run.open_units)
+
+    def _require_engines(self) -> None:
+        """End the run where no engine has been ready for too long."""
+        states = [place.state for place in self._places]
+        if set(states) == {"waiting for room"}:
+            self._loading_since = None
+        limit = self._room_timeout_s if self._loading_since is None else self._start_timeout_s + 2 * self._watch_s
+        since = self._none_since if self._loading_since is None else self._loading_since
+        if self._dispatcher.desks or time.monotonic() - since <= limit:
+            return
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        fault = f"; the last fault: {self._last_fault}" if self._last_fault else ""
+        limit = self._room_timeout_s if self._loading_since is None else self._start_timeout_s
+        self._stop(RunStopped(f"No engine was ready for {limit:g} s ({counts}){fault}"))
+
+    def _let_go(self, open_units: int) -> None:
+        """No unit is left to start: give up engines that are not ready, and those that have had nothing to do.
+
+        As many stay as the open units would fill with a request each, and one in any case.
+        """
+        now = time.monotonic()
+        staying = sum(place.state == "ready" and not place.desks[-1].closing for place in self._places)
+        needed = max(1, -(-open_units // self._slots))
+        if self._dispatcher.waiting or staying < needed:
+            return
+        for place in self._places:
+            if place.state == "ready":
+                desk = place.desks[-1]
+                if desk.flights or desk.closing or now - desk.idle_since <= self._spare_s or staying <= needed:
+                    continue
+                staying -= 1
+            if place.keeper is not None and place.state != "let go":
+                self._note("engine_let_go", engine=place.index)
+                place.keeper.cancel()
+                place.state = "let go"
+
+    async def _heed_drains(self) -> None:
+        """Send nothing more to engines on nodes that are to go."""
+        while self._stopped is None:
+            await asyncio.sleep(self._drains_s)
+            self._going = await asyncio.to_thread(self._draining)
+            for place in self._places:
+                if place.state == "ready" and place.node in self._going and not place.desks[-1].closing:
+                    self._note("engine_draining", engine=place.index, node=place.node)
+                    place.desks[-1].closing = True
+                    place.desks[-1].wake.set()

@@ -67,10 +67,13 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an actor runs: the host's name and the cores its process may use."""
+    """Where an actor runs, and by which code: the host's name, the cores that its process may use, Ray's id of the
+    node, and `code_hash`."""
 
     host: str
     cores: tuple[int, ...]
+    node: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +110,15 @@ class Pulse:
 class EngineLost(Exception):
     """An engine process is gone or out of reach, and with it whatever was in flight there.
 
-    `blameless` says that nothing in a request can have caused it: its machine went, or it was unreachable.
+    `blameless` says that nothing in a request can have caused it: its machine went, or it was unreachable;
+    `configuration` that another try would end no better.
     """
 
-    def __init__(self, detail: str, blameless: bool = False) -> None:
+    def __init__(self, detail: str, blameless: bool = False, configuration: bool = False) -> None:
         super().__init__(detail)
         self.detail = detail
         self.blameless = blameless
+        self.configuration = configuration
 
 
 class EngineHandle(Protocol):
@@ -122,7 +127,7 @@ class EngineHandle(Protocol):
     Every method but `close` raises EngineLost once the engine is gone.
     """
 
-    async def place(self) -> None:
+    async def place(self) -> Place:
         """Return when the engine has its room on the cluster, which may take for ever."""
         ...
 
@@ -130,10 +135,11 @@ class EngineHandle(Protocol):
         """Load the model."""
         ...
 
-    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
-        """Hand over calls and withdrawals; return what has finished since, after a short wait if that is nothing."""
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
+        """Hand over calls and withdrawals; return what has finished since, within `hold_s` seconds or little more."""
         ...
 
-    async def close(self) -> None:
-        """End the process and give its room back. Bounded in time; fine on a dead or half-started engine."""
+    async def close(self, at_once: bool = False) -> None:
+        """End the process and give its room back, `at_once` where there is nothing left in it to tidy. Bounded in time;
+        fine on a dead or half-started engine."""
         ...

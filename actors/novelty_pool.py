@@ -42,6 +42,9 @@ class NoveltyWorker:
         self._step = step
         self._index = NoveltyIndex(tokenizer, floor)
 
+    def place(self) -> None:
+        """Answered as soon as the worker has its room on the cluster."""
+
     def nearest(self, held: int, new: Sequence[str], asked: Sequence[str], length: int) -> Scores:
         """Hold the `new` texts of the slice after the `held` ones, then find the nearest to each one `asked` among the
         slice of the first `length` texts of the pool, or of as many as are held. ValueError where `held` is wrong."""
@@ -57,6 +60,10 @@ class NoveltyWorker:
 
 class WorkerHandle(Protocol):
     """One worker as the pool sees it: a Ray actor, or anything that behaves like one."""
+
+    async def place(self) -> None:
+        """Return when the worker has its room on the cluster. Raises WorkerLost where its process is gone."""
+        ...
 
     async def nearest(self, held: int, new: Sequence[str], asked: Sequence[str], length: int) -> Scores:
         """NoveltyWorker's. Raises WorkerLost where the process is gone or the call failed."""
@@ -82,9 +89,9 @@ class NoveltyPool:
 
     `spawn(w)` makes a handle of the worker of positions p with p % workers == w, at once and without waiting. Texts are
     held by reference: 8 bytes each, as whoever extends has them too. A worker that is lost, says what it cannot mean or
-    is silent for `timeout_s` is replaced, filled again and asked again; after `max_deaths` in a row without an answer
-    the run ends with RunStopped. `backoff_s` is the first wait before another process; it doubles, up to a minute.
-    `note(kind, **values)` is told of every worker that is lost.
+    is silent for `timeout_s` is replaced, filled again and asked again; after `max_deaths` in a row without an answer,
+    or `room_timeout_s` without room on the cluster, the run ends with RunStopped. `backoff_s` is the first wait before
+    another process; it doubles, up to a minute. `note(kind, **values)` is told of every worker that is lost.
     """
 
     def __init__(
@@ -94,6 +101,7 @@ class NoveltyPool:
         *,
         max_deaths: int = 5,
         timeout_s: float = 120.0,
+        room_timeout_s: float = 3600.0,
         backoff_s: float = 1.0,
         note: Callable[..., None] | None = None,
     ) -> None:
@@ -101,6 +109,7 @@ class NoveltyPool:
         self._places = [_Place(first) for first in range(workers)]
         self._max_deaths = max_deaths
         self._timeout_s = timeout_s
+        self._room_timeout_s = room_timeout_s
         self._backoff_s = backoff_s
         self._note = note or (lambda *_, **__: None)
         self._texts: list[str] = []
@@ -167,6 +176,12 @@ class NoveltyPool:
             raise RunStopped("The novelty workers were closed.")
         if place.handle is None:
             place.handle, place.held = self._spawn(place.first), 0
+            try:
+                await asyncio.wait_for(place.handle.place(), self._room_timeout_s)
+            except TimeoutError:
+                raise RunStopped(
+                    f"Novelty worker {place.first} has had no room on the cluster for {self._room_timeout_s:g} s"
+                ) from None
         step = len(self._places)
         while True:
             lacking = range(place.first + step * place.held, length, step)

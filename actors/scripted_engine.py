@@ -11,11 +11,10 @@ import os
 import socket
 import time
 
+from actors.code import code_hash, node_id
 from actors.messages import Answer, Call, Gauges, News, Place, Pulse, Ready
 from pipeline.engine_settings import EngineSettings
 from pipeline.testing import ScriptedEngine
-
-HOLD_S = 0.05  # an exchange with nothing to report returns after this
 
 
 class ScriptedActor:
@@ -32,13 +31,13 @@ class ScriptedActor:
         self._busy_s, self._busy_since = 0.0, 0.0
 
     async def place(self) -> Place:
-        return Place(socket.gethostname(), tuple(sorted(os.sched_getaffinity(0))))
+        return Place(socket.gethostname(), tuple(sorted(os.sched_getaffinity(0))), node_id(), code_hash())
 
     async def start(self, cores: tuple[int, ...] = ()) -> Ready:
         await asyncio.sleep(self._load_s)
         return Ready("scripted", "scripted", 1_000_000, os.getpid(), socket.gethostname(), cores, self._load_s)
 
-    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
         if calls and not self._tasks:
             self._busy_since = time.monotonic()
         for call in calls:
@@ -49,7 +48,7 @@ class ScriptedActor:
         if not self._answers:
             self._news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), HOLD_S)
+                await asyncio.wait_for(self._news.wait(), hold_s / 2)
         answers, self._answers = tuple(self._answers), []
         return News(answers, self._gauges())
 

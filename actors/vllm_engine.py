@@ -30,6 +30,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from actors.code import code_hash, node_id
 from actors.messages import Answer, Call, Failed, News, Place, Pulse, Ready, Refused, StartFailure
 from actors.vllm_stats import EngineCounts, core_ended
 from pipeline.adapters import adapter_rank, lora_adapter
@@ -44,10 +45,6 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.llm_engine import LLMEngine
 
-HOLD_S = 0.1  # an exchange with nothing to report returns after this, so that new requests need not wait longer
-GATHER_S = (
-    0.05  # after the first answer, wait for its neighbours: fewer exchanges, and the step thread runs undisturbed
-)
 CLOSE_S = 10.0
 LORA_RANKS = (16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank, from its default on
 
@@ -87,7 +84,7 @@ class VllmEngine:
     async def place(self) -> Place:
         """Where this process runs. Needs no vLLM."""
         cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-        return Place(socket.gethostname(), tuple(sorted(cores)))
+        return Place(socket.gethostname(), tuple(sorted(cores)), node_id(), code_hash())
 
     async def start(self, cores: tuple[int, ...] = ()) -> Ready | StartFailure:
         """Load the model, on these cores if it runs on the CPU. To be called once."""
@@ -97,16 +94,20 @@ class VllmEngine:
         self._thread.start()
         return await started
 
-    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
-        """Take calls and withdrawals; return what finished since the last exchange, within HOLD_S."""
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
+        """Take calls and withdrawals; return what finished since the last exchange, within `hold_s`.
+
+        Nothing finished is an answer too, so that new calls can come in. After the first answer its neighbours are
+        waited for: fewer exchanges, and the step thread runs undisturbed.
+        """
         if self._engine is not None and core_ended(self._engine):
             _die("vLLM's engine core has ended")
         if calls or withdrawn:
             self._commands.put(_Command(calls, withdrawn))
-        with contextlib.suppress(TimeoutError):  # nothing finished: an empty answer lets new calls come in
-            async with asyncio.timeout(HOLD_S):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(hold_s):
                 await self._news.wait()
-                await asyncio.sleep(GATHER_S)
+                await asyncio.sleep(hold_s / 2)
         self._news.clear()
         answers = tuple(self._answers.popleft() for _ in range(len(self._answers)))
         return News(answers, self._counts.gauges(self._busy_s))

@@ -26,6 +26,7 @@ from typing import Any
 
 from pipeline.config import Config, load_config
 from pipeline.driver import Driver
+from pipeline.engine import EngineUse, Running
 from pipeline.models import model_path
 from pipeline.records import Completion, Request, RequestKey, Sampling, Stage
 from pipeline.runs import open_run
@@ -59,7 +60,7 @@ def to_request(values: dict[str, Any]) -> Request:
     return Request(RequestKey(**key), values["prompt"], Sampling(**sampling), tuple(values["choices"]))
 
 
-def forced_params(request: Request) -> Any:
+def forced_params(request: Request, step: object = None) -> Any:
     """vLLM's parameters for an answer of exactly `max_tokens` tokens; a constrained one ends by itself."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -111,6 +112,12 @@ class Replayed:
         self.tokens += done.completion_tokens
         return answer
 
+    def follow(self, run: Running) -> None:
+        return None
+
+    def use(self) -> EngineUse | None:
+        return None
+
     async def close(self) -> None:
         await self._pool.close()
 
@@ -131,6 +138,12 @@ class Recording:
         line = {"request": dataclasses.asdict(request), "answer": dataclasses.asdict(answer)}
         self._stream.write(json.dumps(line) + "\n")
         return answer
+
+    def follow(self, run: Running) -> None:
+        return None
+
+    def use(self) -> EngineUse | None:
+        return None
 
     async def close(self) -> None:
         self._stream.close()

@@ -169,7 +169,7 @@ def refusal(
         return Refusal(Reason.SEVERAL_INSTRUCTIONS)
     if echo := _echo(instruction, prompt_runs, settings.echo_words):
         return Refusal(Reason.ECHOES_PROMPT, echo)
-    if echo := _echo(instruction, word_runs([text], settings.echo_words), settings.echo_words):
+    if echo := _echo_of_text(instruction, text, settings.echo_words):
         return Refusal(Reason.ECHOES_TEXT, echo)
     if reference := _reference(instruction):
         return Refusal(Reason.REFERS_TO_TEXT, reference)
@@ -187,14 +187,26 @@ def word_runs(texts: Iterable[str], length: int) -> WordRuns:
     return frozenset(run for text in texts for run in _runs(text, length))
 
 
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower().replace("’", "'"))
+
+
 def _runs(text: str, length: int) -> Iterable[tuple[str, ...]]:
-    words = _WORD.findall(text.lower().replace("’", "'"))
+    words = _words(text)
     return zip(*(words[start:] for start in range(length)), strict=False)
 
 
 def _echo(instruction: str, runs: WordRuns, length: int) -> str:
     """The first run of an instruction that is one of these, or ""."""
     return next((" ".join(run) for run in _runs(instruction, length) if run in runs), "")
+
+
+def _echo_of_text(instruction: str, text: str, length: int) -> str:
+    """The first run of an instruction that is one of this text, or "". To make all runs of a text, of which there are
+    hundreds, would cost more than to search its words as one string."""
+    words = f" {' '.join(_words(text))} "
+    runs = (" ".join(run) for run in _runs(instruction, length))
+    return next((run for run in runs if f" {run} " in words), "")
 
 
 # References to a text that the reader does not have. `noun` is what is referred to.

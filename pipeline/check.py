@@ -218,7 +218,7 @@ def describe_window(config: Config, window: int) -> Iterator[str]:
         yield f"window: {window} units; the first {window} see seeds only, at most {share:.0%} of the run"
     else:
         yield f"window: {window} units under way at most"
-    slots, count = config.engine.slots, config.engine.count
+    slots, count = config.engine.slots, config.engine.most
     if window < 4 * slots * count:
         fresh = ", which keeps the demonstrations fresh" if config.recipe == "self-instruct" else ""
         yield (

@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     added = add(commands.run, "start a run, or go on with the one in its folder")
     add_config(added)
     added.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    _add_submit(add, add_config)
     added = add(
         commands.preview, "the first units, with prompt, raw reply and verdicts, and a forecast; writes nothing"
     )
@@ -123,6 +124,21 @@ def _parser() -> argparse.ArgumentParser:
     _add_novelty(add(commands.novelty, "the novelty filter alone, on the rows of any JSONL or Parquet file in order"))
     _add_backtranslation(add)
     return parser
+
+
+def _add_submit(add: Callable[..., argparse.ArgumentParser], add_config: Callable[..., None]) -> None:
+    added = add(commands.submit, "run it as a job on a Ray cluster, and follow that; again goes on with the run")
+    add_config(added)
+    added.add_argument("--address", metavar="URL", help="the cluster's dashboard: http://HEAD:8265")
+    added.add_argument(
+        "--working-dir",
+        metavar="DIR",
+        help="the folder that the job gets (this one, where it is a clone or holds CONFIG)",
+    )
+    added.add_argument("--no-wait", action="store_true", help="print the job's id and commands, and do not follow it")
+    added.add_argument(
+        "--stop-wait", type=_positive, default=30, metavar="SECONDS", help="from a stop of the job to its kill (30)"
+    )
 
 
 def _add_backtranslation(add: Callable[..., argparse.ArgumentParser]) -> None:

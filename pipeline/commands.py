@@ -58,6 +58,27 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def submit(options: argparse.Namespace) -> int:
+    """`instructmill submit`: the same run as a job on a cluster; its end is this command's."""
+    from pipeline.launch import cluster_jobs
+    from pipeline.submit import checked_address, job_commands, make_job, require_done
+
+    address = checked_address(options.address or os.environ.get("RAY_API_SERVER_ADDRESS"))
+    job = make_job(options.config, tuple(options.set), options.out, options.working_dir, options.stop_wait)
+    jobs = cluster_jobs(address)
+    for remark in job.remarks:
+        print(remark, file=sys.stderr)
+    id = jobs.submit(job)
+    if options.no_wait:
+        what = zip(("follow", "status", "stop"), job_commands(id, address), strict=True)
+        print("\n".join([f"submitted: {id}", *(f"{word + ':':<11}{command}" for word, command in what)]))
+        return 0
+    print(f"submitted: {id}; its log follows, and Ctrl-C leaves it running", file=sys.stderr)
+    require_done(id, jobs.follow(id))
+    print(f"job {id} is done", file=sys.stderr)
+    return 0
+
+
 def preview(options: argparse.Namespace) -> int:
     """`instructmill preview`: a few units, shown whole, and what they foretell; writes nothing."""
     from pipeline.check import check_context
@@ -80,7 +101,7 @@ def preview(options: argparse.Namespace) -> int:
 
     with engines_room(plan, novelty=False):  # a few units need no workers
         counters = asyncio.run(show())
-    print("\n".join(forecast(counters, plan.config.resolved_target, plan.config.engine.count)))
+    print("\n".join(forecast(counters, plan.config.resolved_target, plan.config.engine.most)))
     return 0
 
 

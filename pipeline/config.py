@@ -182,7 +182,7 @@ class Config(Settings):
         """Units between a prompt and the pool it samples (design, invariant 3)."""
         if self.window != "auto":
             return self.window
-        full = 4 * self.engine.slots * self.engine.count
+        full = 4 * self.engine.slots * self.engine.most
         if self.recipe != "self-instruct":  # its prompts hold nothing of the pool: the window bounds memory alone
             return full
         return min(full, max(16, (self.resolved_target or DEFAULT_TARGET) // 16))

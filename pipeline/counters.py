@@ -24,6 +24,7 @@ class Counters:
     demonstrations: int = 0
     machine_made: int = 0
     seconds: float = 0.0
+    engine_time: dict[str, float] = field(default_factory=dict)  # seconds: those in use, and lost ones by cause
     refused_candidates: Counter[str] = field(default_factory=Counter)  # by reason, before the pool
     refused_instances: Counter[str] = field(default_factory=Counter)
     closing_reasons: Counter[str] = field(default_factory=Counter)  # admitted instructions that ended with no row
@@ -89,13 +90,13 @@ class Counters:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            key: dict(sorted(value.items())) if isinstance(value, Counter) else value
-            for key, value in vars(self).items()
+            key: dict(sorted(value.items())) if isinstance(value, dict) else value for key, value in vars(self).items()
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Counters:
         known: dict[str, Any] = {
-            key: Counter(value) if isinstance(value, dict) else value for key, value in values.items()
+            key: Counter(value) if isinstance(value, dict) and key != "engine_time" else value
+            for key, value in values.items()
         }
         return cls(**known)

@@ -7,15 +7,17 @@ points they run freely. Everything here lives on one event loop in one process; 
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from pipeline.config import Config
 from pipeline.counters import Counters
-from pipeline.engine import Engine
+from pipeline.engine import Engine, EngineUse, Lost
 from pipeline.errors import InputError, RunStopped
 from pipeline.gate import Gate
 from pipeline.pool import Pool
@@ -101,8 +103,11 @@ class Driver:
         self._moved = asyncio.Event()  # something for the main loop to look at
         self._room = asyncio.Event()  # something for the starter to look at
         self._stop_reason: BaseException | None = None
+        self._held_back = False  # the next unit waits for the window
+        self._all_started = False
         self._began = time.monotonic()
         self._seconds_before = state.counters.seconds
+        self._engine_time_before = state.counters.engine_time
         self.generated_tokens = 0  # by this process, open units included: for the progress line
         self.overshoot_tokens = 0
 
@@ -111,9 +116,27 @@ class Driver:
         """Units under way."""
         return len(self._tasks)
 
+    def use(self) -> EngineUse | None:
+        """What the engines do; None where that is not known."""
+        return self._engine.use()
+
+    def holding(self) -> Lost:
+        """What keeps requests from engines that have room for them."""
+        if self._all_started:
+            return Lost.TAIL
+        if not self._held_back:
+            return Lost.DRIVER
+        return Lost.NOVELTY if self._gate.scoring else Lost.WINDOW
+
     async def run(self) -> Ending:
         """Run to the end. On a stop, a fault or a cancellation, what is whole is committed first."""
+        with _garbage_seldom_collected():
+            return await self._run()
+
+    async def _run(self) -> Ending:
+        self._engine.follow(self)
         starter = asyncio.create_task(self._start_units())
+        starter.add_done_callback(self._no_more_to_start)
         try:
             while not self._complete():
                 await self._something()
@@ -161,13 +184,18 @@ class Driver:
         ending = self.state.stops.ending
         return ending is not None and self._next_ready > ending.unit
 
+    def _no_more_to_start(self, _: asyncio.Task[None]) -> None:
+        self._all_started = True
+
     async def _start_units(self) -> None:
         """Start units in order: unit n once n - W has passed the gate and n - 2W is finished (invariant 3)."""
         window = self.state.window
         for unit in itertools.count(self._next_ready):
             while self.state.pool.units <= unit - window or self._next_ready <= unit - 2 * window:
                 self._room.clear()
+                self._held_back = True
                 await self._room.wait()
+            self._held_back = False
             if self.state.stops.beyond(unit):
                 return
             work = None
@@ -189,7 +217,9 @@ class Driver:
             self._tasks[unit] = asyncio.create_task(self._run_unit(unit, work))
 
     def _cancel_beyond(self) -> None:
-        """Units past the end leave no row: give their engine slots back."""
+        """Units past the end leave no row: give their engine slots back. Until there is one, none is past it."""
+        if self.state.stops.ending is None:
+            return
         for unit, task in self._tasks.items():
             if self.state.stops.beyond(unit) and not task.cancelling():
                 task.cancel()
@@ -261,6 +291,13 @@ class Driver:
         """Seconds of running, over restarts."""
         return self._seconds_before + time.monotonic() - self._began
 
+    def _engine_time(self) -> dict[str, float]:
+        """Seconds of the engines, over restarts: those in use, and lost ones by their cause."""
+        use, before = self._engine.use(), self._engine_time_before
+        if use is None:
+            return before
+        return {name: round(seconds + before.get(name, 0.0), 3) for name, seconds in use.time.items()}
+
     def _range_age(self) -> float:
         return time.monotonic() - self._range_opened
 
@@ -277,6 +314,7 @@ class Driver:
                 for usage in result.usage
             )
         self.state.counters.seconds = self._seconds()
+        self.state.counters.engine_time = self._engine_time()
         if self._committing:  # one has failed and may have been made all the same: the next start finds out
             return
         self._committing = True
@@ -293,6 +331,23 @@ class Driver:
         self._range_rows = dict.fromkeys(TABLES, 0)
         self._committing = False
         self._room.set()
+
+
+@contextmanager
+def _garbage_seldom_collected() -> Iterator[None]:
+    """Look for garbage in cycles a hundred times less often.
+
+    A window of units is millions of objects that Python would look through again and again, for a quarter of the
+    driver's time and with pauses of a second in which no engine is fed; and hardly any of our garbage is in cycles.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def sums_close(counters: Counters) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pipeline.chat import answer_of
 from pipeline.endpoint_http import Endpoint, Note, Server
 from pipeline.endpoint_probe import Trial, find_server
+from pipeline.engine import EngineUse, Running
 from pipeline.engine_settings import EngineSettings
 from pipeline.records import Completion, Message, Request
 from pipeline.weighing import most_probable, weigh
@@ -76,6 +77,12 @@ class OpenAIEngine:
         if request.choices:
             return await self._choose(request, self._server)
         return await self._endpoint.complete(self._server, request.prompt, request.sampling, order=request.key)
+
+    def follow(self, run: Running) -> None:
+        return None
+
+    def use(self) -> EngineUse | None:
+        return None
 
     async def close(self) -> None:
         """Close all connections. May follow a failed start; may be called twice."""

@@ -2,11 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from pipeline.records import Completion, Request, Stage
 
 JUDGING = frozenset({Stage.RATIONALE, Stage.CURATION})
+
+
+class Lost(StrEnum):
+    """Why an engine that is paid for does less than it could."""
+
+    LOADING = "loading"
+    WINDOW = "window"  # no unit may start before an earlier one has passed the gate, or is finished
+    NOVELTY = "novelty"  # the gate waits for the nearest to be found
+    DRIVER = "driver"  # there is work, and it has not reached the engine yet
+    TAIL = "tail"  # no unit is left to start
+    REDONE = "redone"  # it worked on what died with it
+
+
+class Running(Protocol):
+    """What engines may ask of the run that they serve."""
+
+    @property
+    def open_units(self) -> int:
+        """Units under way."""
+        ...
+
+    def holding(self) -> Lost:
+        """What keeps requests from engines that have room, just now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUse:
+    """What engines are doing, and what they have done since they were started.
+
+    Time is that of all engines together, in seconds, from the moment each one had its room on the cluster, and it is
+    whole: `seconds` is `useful` and all of `lost`, by its cause. An engine that holds half of the requests that it
+    decodes at once uses half of its time.
+    """
+
+    engines: int = 0  # that may come, or are here
+    ready: int = 0
+    loading: int = 0
+    running: int = 0  # requests that are decoded
+    waiting: int = 0  # and that wait inside the engines
+    kv_use: float = 0.0  # share of the KV cache in use, of engines that are ready
+    prefix_queries: int = 0  # prompt tokens looked up in the prefix cache
+    prefix_hits: int = 0
+    generated_tokens: int = 0
+    busy: float = 0.0  # seconds in which an engine had something to do, however little
+    full: float = 0.0  # seconds in use, for what was lost later too
+    lost: Mapping[Lost, float] = field(default_factory=dict)
+
+    @property
+    def useful(self) -> float:
+        return useful_and_all(self.time)[0]
+
+    @property
+    def seconds(self) -> float:
+        return useful_and_all(self.time)[1]
+
+    @property
+    def time(self) -> dict[str, float]:
+        """Seconds in use, as "full", and those lost, by their cause: what a run's counters keep."""
+        return {"full": self.full, **{cause.value: self.lost.get(cause, 0.0) for cause in Lost}}
+
+    def __add__(self, other: EngineUse) -> EngineUse:
+        ready = self.ready + other.ready
+        kv_use = (self.kv_use * self.ready + other.kv_use * other.ready) / ready if ready else 0.0
+        return EngineUse(
+            engines=self.engines + other.engines,
+            ready=ready,
+            loading=self.loading + other.loading,
+            running=self.running + other.running,
+            waiting=self.waiting + other.waiting,
+            kv_use=kv_use,
+            prefix_queries=self.prefix_queries + other.prefix_queries,
+            prefix_hits=self.prefix_hits + other.prefix_hits,
+            generated_tokens=self.generated_tokens + other.generated_tokens,
+            busy=self.busy + other.busy,
+            full=self.full + other.full,
+            lost={cause: self.lost.get(cause, 0.0) + other.lost.get(cause, 0.0) for cause in Lost},
+        )
+
+
+def useful_and_all(time: Mapping[str, float]) -> tuple[float, float]:
+    """Seconds of useful engine time, and of all of it, out of `EngineUse.time`."""
+    useful = time.get("full", 0.0) - time.get(Lost.REDONE, 0.0)
+    return useful, useful + sum(time.get(cause, 0.0) for cause in Lost)
+
+
+def lost_shares(time: Mapping[str, float]) -> str:
+    """`; lost: window 5%, loading 3%`, the largest first, what is under half a percent left out."""
+    whole = useful_and_all(time)[1] or 1.0
+    shares = sorted(((time.get(cause, 0.0) / whole, cause.value) for cause in Lost), reverse=True)
+    named = ", ".join(f"{cause} {share:.0%}" for share, cause in shares if share >= 0.005)
+    return f"; lost: {named}" if named else ""
 
 
 class Engine(Protocol):
@@ -24,6 +119,14 @@ class Engine(Protocol):
 
     async def generate(self, request: Request) -> Completion:
         """Answer one request. Cancelling the call withdraws it."""
+        ...
+
+    def follow(self, run: Running) -> None:
+        """Serve this run: how its engines' time is lost is asked of it, and at its end spare engines may go."""
+        ...
+
+    def use(self) -> EngineUse | None:
+        """What the engines do; None where that is not known, as of an endpoint."""
         ...
 
     async def close(self) -> None:
@@ -46,6 +149,16 @@ class WriterAndJudge:
         """Answer one request, or raise, as the engine does whose it is."""
         engine = self._judge if request.key.stage in JUDGING else self._writer
         return await engine.generate(request)
+
+    def follow(self, run: Running) -> None:
+        """Both do."""
+        self._writer.follow(run)
+        self._judge.follow(run)
+
+    def use(self) -> EngineUse | None:
+        """Of both together, or of the one that knows."""
+        writer, judge = self._writer.use(), self._judge.use()
+        return writer + judge if writer and judge else writer or judge
 
     async def close(self) -> None:
         """Close both, the judge too where closing the writer raises."""

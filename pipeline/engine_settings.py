@@ -106,7 +106,12 @@ class EngineSettings(Settings):
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Chat style: variables of the chat template. Thinking is off where the template knows it, unless set here."""
     count: int = Field(1, ge=1)
-    """Engines, each in an actor of its own. An endpoint is one."""
+    """Engines, each in an actor of its own; the cluster must have room for all of them. An endpoint is one."""
+    min: int | None = Field(None, ge=0)
+    """In place of `count`: engines that the cluster must have room for when the run starts; 0 leaves that to an
+    autoscaler."""
+    max: int | None = Field(None, ge=1)
+    """In place of `count`: engines at most. Each serves from when it is ready; those without room ask for nodes."""
     num_gpus: int = Field(1, ge=0)
     """GPUs of one engine: tensor parallel over them. 0 runs it on the CPU."""
     num_cpus: int = Field(1, ge=1)
@@ -116,7 +121,9 @@ class EngineSettings(Settings):
     resources: dict[str, float] = Field(default_factory=dict)
     """Custom resources of the Ray cluster that one engine takes, as they are named there."""
     start_timeout_s: float = Field(900, gt=0)
-    """How long an engine may take to load, and how long the run waits where none is ready, before it stops with 75."""
+    """How long an engine may take to load, and the run be without any that is ready, before it stops with 75."""
+    room_timeout_s: float = Field(3600, gt=0)
+    """The same while no engine has its room on the cluster: how long an autoscaler, or a spot market, may take."""
     silent_timeout_s: float = Field(120, gt=0)
     """An engine process that has not answered for so long is killed and replaced."""
     stall_timeout_s: float = Field(300, gt=0)
@@ -135,9 +142,27 @@ class EngineSettings(Settings):
             raise ValueError(f"vllm.max_num_seqs must be a whole number of at least 1, not {seqs!r}")
         if self.kind == "openai" and self.openai.base_url is None:
             raise ValueError('openai.base_url is missing: name the endpoint, as "http://127.0.0.1:8000/v1"')
-        if self.kind == "openai" and self.count != 1:
-            raise ValueError("count is for engines on Ray; an endpoint is one, and takes openai.concurrency requests")
+        if self.kind == "openai" and (self.count, self.min, self.max) != (1, None, None):
+            raise ValueError(
+                "count, min and max are for engines on Ray; an endpoint is one, and takes openai.concurrency requests"
+            )
+        if (self.min is None) != (self.max is None):
+            raise ValueError("min and max go together: give both, or count alone")
+        if self.max is not None and "count" in self.model_fields_set:
+            raise ValueError("count and max both say how many engines: give count, or min and max")
+        if self.least > self.most:
+            raise ValueError(f"min ({self.min}) must not be above max ({self.max})")
         return self
+
+    @property
+    def least(self) -> int:
+        """Engines that must find room when the run starts."""
+        return self.count if self.min is None else self.min
+
+    @property
+    def most(self) -> int:
+        """Engines that the run may have."""
+        return self.count if self.max is None else self.max
 
     @property
     def on_ray(self) -> bool:
@@ -148,6 +173,11 @@ class EngineSettings(Settings):
     def max_num_seqs(self) -> int:
         """Sequences one engine decodes at once (vLLM's `max_num_seqs`; 256 unless set)."""
         return int(self.vllm.get("max_num_seqs", 256))
+
+    @property
+    def batch(self) -> int:
+        """Requests that one engine decodes at once."""
+        return self.scripted.capacity if self.kind == "scripted" else self.max_num_seqs
 
     @property
     def slots(self) -> int:

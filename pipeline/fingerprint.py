@@ -33,7 +33,7 @@ TABLES = {
     "curate": ("curation",),
 }
 # What changes no row; where the corpus is, since what it holds stands in its fingerprint.
-_NO_ROW = frozenset({"novelty.workers", "novelty.timeout_s", "corpus.source", "corpus.revision"})
+_NO_ROW = frozenset("novelty.workers novelty.timeout_s novelty.room_timeout_s corpus.source corpus.revision".split())
 
 
 def fingerprint_values(

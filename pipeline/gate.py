@@ -44,6 +44,7 @@ class Gate:
         self._open = True
         self._waiting: dict[int, Waiting] = {}
         self._passing: asyncio.Task[None] | None = None
+        self.scoring = False  # the nearest are being looked for
 
     async def admit(self, unit: int, candidates: Sequence[Candidate]) -> list[Verdict]:
         """Wait for this unit's turn, then judge its candidates in order. Called once for every unit.
@@ -91,7 +92,11 @@ class Gate:
         if not self._novelty.enabled or self._pool.admitted >= self._target:
             return {}
         texts = list(dict.fromkeys(each.instruction for unit in units for each in self._waiting[unit][0]))
-        return dict(zip(texts, await self._pool.nearest(texts), strict=True)) if texts else {}
+        self.scoring = True
+        try:
+            return dict(zip(texts, await self._pool.nearest(texts), strict=True)) if texts else {}
+        finally:
+            self.scoring = False
 
     def _pass(self, unit: int, found: dict[str, Found], batch: Batch) -> None:
         candidates, answer = self._waiting[unit]

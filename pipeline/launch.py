@@ -46,6 +46,7 @@ GOES_ON = {
 }
 
 STOP_S = 10.0  # after a signal the process ends, whatever still hangs: a kill loses nothing either
+METRICS_S = 5.0
 QUIET_S = 2.0  # novelty workers that are filled sooner are not spoken of
 
 
@@ -114,7 +115,10 @@ async def _drive(opened: Run, signals: _Signals) -> None:
             raise signals.reason or RunStopped("cancelled before the engines were loaded") from None
         driver = Driver(config, opened.state, opened.plan.recipe, engine, opened.commit, units)
         signals.stop = driver.stop
-        progress = asyncio.create_task(Progress(driver, config.resolved_target, units, config.budget.units).draw())
+        progress = asyncio.gather(
+            Progress(driver, config.resolved_target, units, config.budget.units).draw(),
+            _export(driver, opened.plan),
+        )
         try:
             await driver.run()
         except MillError as error:
@@ -130,14 +134,26 @@ async def _start_workers(config: Config, pool: Pool, note: Callable[..., None], 
     from actors import cluster
 
     workers = config.resolved_novelty_workers
-    scorer = cluster.novelty_pool(
-        config.novelty.tokenizer, config.novelty.lowest, workers, note, timeout_s=config.novelty.timeout_s
-    )
+    novelty = config.novelty
+    limits: dict[str, Any] = {"timeout_s": novelty.timeout_s, "room_timeout_s": novelty.room_timeout_s}
+    scorer = cluster.novelty_pool(novelty.tokenizer, novelty.lowest, workers, note, **limits)
     stack.push_async_callback(scorer.close)
     pool.score_with(scorer)
     filling = while_waiting(scorer.start(), f"filling {workers} novelty worker(s) with {len(pool):,} texts", QUIET_S)
     # Beside it the driver's own index, for what one batch admits, is loaded off the event loop that feeds the engines.
     await asyncio.gather(filling, asyncio.to_thread(NoveltyIndex().nearest, ""))
+
+
+async def _export(driver: Driver, plan: Plan) -> None:
+    """Show Prometheus how the run goes, where it is on Ray. Until cancelled."""
+    if not any(engine.on_ray for _, engine, _ in plan.engines) and not plan.config.resolved_novelty_workers:
+        return
+    from actors.metrics import RunMetrics
+
+    metrics = RunMetrics(plan.run_name, driver.state.counters)
+    while True:
+        metrics.update(driver.use(), driver.state.counters)
+        await asyncio.sleep(METRICS_S)
 
 
 def _note(opened: Run, event: str, **values: Any) -> None:
@@ -253,6 +269,20 @@ def novelty_scorer(tokenizer: str, floor: float, workers: int) -> Iterator[Score
         yield cluster.novelty_pool(tokenizer, floor, workers)
 
 
+def cluster_jobs(address: str) -> Any:
+    """The jobs of the cluster whose dashboard is at an address: `actors.jobs.Jobs`.
+
+    Raises InputError where Ray is not installed here, or there is no cluster that takes the token.
+    """
+    try:
+        from actors.jobs import Jobs
+    except ImportError as error:
+        raise InputError(
+            f"submit needs Ray, which is not installed here ({error.name}); pip install 'ray[default]==2.60.*'"
+        ) from None
+    return Jobs(address)
+
+
 def _join_cluster(engines: Sequence[EngineSettings | None], workers: int, stack: ExitStack) -> str:
     """Join the cluster until `stack` ends, and say what it has. Raises InputError where it has no room."""
     try:
@@ -295,13 +325,17 @@ async def _ask_endpoint(plan: Plan, key: str, settings: EngineSettings, fresh: b
 
 async def start_engine(plan: Plan, note: Callable[..., None] | None = None) -> Engine:
     """The engines a configuration names, ready to be asked, as one. `note` is told of engines that come and go."""
-    started: list[Engine] = []
-    try:
-        for key, settings, model in plan.engines:
-            started.append(await _start_group(plan, key, settings, model, note))
+    starting = [
+        asyncio.create_task(_start_group(plan, key, settings, model, note)) for key, settings, model in plan.engines
+    ]
+    try:  # all at once: each group may have to wait for nodes
+        started = await asyncio.gather(*starting)
     except BaseException:
-        for engine in started:
-            await engine.close()
+        for task in starting:
+            task.cancel()
+        for engine in await asyncio.gather(*starting, return_exceptions=True):
+            if not isinstance(engine, BaseException):
+                await engine.close()
         raise
     return started[0] if len(started) == 1 else WriterAndJudge(*started)
 
@@ -315,7 +349,7 @@ async def _start_group(
 
         scripted = settings.scripted
         return ScriptedEngine(
-            capacity=scripted.capacity * settings.count, delay_s=scripted.delay_s, call_log=scripted.call_log
+            capacity=scripted.capacity * settings.most, delay_s=scripted.delay_s, call_log=scripted.call_log
         )
     if settings.kind == "openai":
         endpoint = OpenAIEngine(settings, note, fresh=False)  # what is wrong with it was found before
@@ -330,8 +364,9 @@ async def _start_group(
     # The very revision that the plan was made with, whatever the hub holds by now.
     revision = None if is_local(settings.model or "") else model["revision"]
     pool = cluster.engine_pool(settings.model_copy(update={"revision": revision}), note)
+    number = f"{settings.count}" if settings.max is None else f"up to {settings.max}"
     kind = "engine" if key == "engine" else "judging engine"
-    what = f"loading {settings.model or 'the script'} on {settings.count} {kind}(s)"
+    what = f"loading {settings.model or 'the script'} on {number} {kind}(s)"
     try:
         await while_waiting(pool.start(), what)
     except BaseException:

@@ -11,7 +11,7 @@ from pipeline.config import BudgetSettings, ShardSettings
 from pipeline.console import clock
 from pipeline.counters import Counters
 from pipeline.driver import Driver, State
-from pipeline.engine import Engine
+from pipeline.engine import Engine, EngineUse, Running
 from pipeline.errors import ContentFault
 from pipeline.other_runs import PairsAgain
 from pipeline.plan import Plan
@@ -56,6 +56,12 @@ class _Recorder:
             raise
         exchanges.append((request, completion))
         return completion
+
+    def follow(self, run: Running) -> None:
+        self._engine.follow(run)
+
+    def use(self) -> EngineUse | None:
+        return self._engine.use()
 
     async def close(self) -> None:
         await self._engine.close()

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from pipeline.console import clock, write_line
 from pipeline.driver import Driver
+from pipeline.engine import EngineUse, lost_shares
 from pipeline.unit import Units
 
 PLAIN_EVERY_S = 10.0
@@ -40,6 +41,24 @@ async def while_waiting(work: Awaitable[T], what: str, quiet_s: float = 0.0) -> 
             sys.stderr.write("\n")
 
 
+def engine_line(use: EngineUse | None) -> str:
+    """What the engines do just now, and where their time has gone; empty where that is not known."""
+    if use is None:
+        return ""
+    coming = [f"{use.loading} loading"] if use.loading else []
+    absent = use.engines - use.ready - use.loading
+    coming += [f"{absent} not here"] if absent else []
+    parts = [f"engines {use.ready}/{use.engines}" + (f" ({', '.join(coming)})" if coming else "")]
+    parts.append(f"running {use.running:,} (+{use.waiting:,} waiting)")
+    if use.kv_use:
+        parts.append(f"KV {use.kv_use:.0%}")
+    if use.prefix_queries:
+        parts.append(f"prefix hits {use.prefix_hits / use.prefix_queries:.0%}")
+    if use.seconds:
+        parts.append(f"busy {use.busy / use.seconds:.0%}  useful {use.useful / use.seconds:.0%}{lost_shares(use.time)}")
+    return "  ".join(parts)
+
+
 class Progress:
     """Draws one line about a driver until it is cancelled. Writes to stderr, so that stdout holds results only."""
 
@@ -61,11 +80,21 @@ class Progress:
         try:
             while True:
                 await asyncio.sleep(LIVE_EVERY_S if sys.stderr.isatty() else PLAIN_EVERY_S)
-                write_line(self.line())
+                self._write()
         finally:
-            write_line(self.line())
+            self._write()
             if sys.stderr.isatty():
                 sys.stderr.write("\n")
+
+    def _write(self) -> None:
+        """One line on a terminal; in a log the engines have a line of their own."""
+        engines = engine_line(self._driver.use())
+        if sys.stderr.isatty():
+            write_line("  ".join(filter(None, [self.line(), engines])))
+            return
+        write_line(self.line())
+        if engines:
+            write_line(f"{clock(time.monotonic() - self._began)}  {engines}")
 
     def line(self) -> str:
         """Units, admitted or rows, reasons, tokens/s and the time left at the rate so far."""

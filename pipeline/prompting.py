@@ -12,6 +12,7 @@ import re
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -62,7 +63,7 @@ class Template:
     hash: str
 
     def render(self, **variables: str) -> str:
-        return string.Template(self.text).substitute(variables)
+        return "".join(variables[part] if is_variable else part for part, is_variable in _parts(self.text))
 
     @property
     def variables(self) -> frozenset[str]:
@@ -73,6 +74,17 @@ class Template:
     def own_texts(self) -> tuple[str, ...]:
         """What the file itself says, between its variables."""
         return tuple(re.split(r"\$(?:\w+|\{\w+\})", self.text.replace("$$", " ")))
+
+
+@cache
+def _parts(text: str) -> tuple[tuple[str, bool], ...]:
+    """A template cut into its own words and its variables' names, each with whether it is a name."""
+    parts, end = list[tuple[str, bool]](), 0
+    for found in string.Template.pattern.finditer(text):
+        name = found["named"] or found["braced"]
+        parts += [(text[end : found.start()], False), (name, True) if name else ("$", False)]
+        end = found.end()
+    return (*parts, (text[end:], False))
 
 
 def load_template(name: str, path: str | None = None, style: str = "completion") -> Template:

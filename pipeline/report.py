@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.console import clock
 from pipeline.counters import Counters
+from pipeline.engine import lost_shares, useful_and_all
 from pipeline.errors import InputError
 from pipeline.runs import is_running, read_events
 from pipeline.segment_store import read_parts, tally_of
@@ -63,6 +64,13 @@ def count_lines(counters: Counters) -> list[str]:
         lines.append(
             f"{'time':<14}{clock(counters.seconds):>10}, {made / counters.seconds:.2f} {what}/s, "
             f"{tokens:,.0f} tokens/s generated"
+        )
+    useful, whole = useful_and_all(counters.engine_time)
+    if whole:
+        rows = counters.examples / whole * 3600
+        lines.append(
+            f"{'engine time':<14}{clock(whole):>10}, {useful / whole:.0%} useful{lost_shares(counters.engine_time)}; "
+            f"{rows:,.0f} rows per engine-hour"
         )
     return lines
 

@@ -15,8 +15,8 @@ from pipeline.storage import folder_at
 TAKEN_OVER = ("name", "seed", "curation", "tags", "shards")
 # What of an engine holds for another model too: where it runs, and how much of it.
 OF_ANY_MODEL = frozenset(
-    "kind count num_gpus num_cpus resources cpu_kv_cache_gib start_timeout_s silent_timeout_s stall_timeout_s openai "
-    "scripted".split()
+    "kind count min max num_gpus num_cpus resources cpu_kv_cache_gib start_timeout_s room_timeout_s silent_timeout_s "
+    "stall_timeout_s openai scripted".split()
 )
 OPTIONS_OF_ANY_MODEL = CAPACITY_OPTIONS | {"max_model_len", "dtype"}
 

@@ -190,6 +190,8 @@ class NoveltySettings(Settings):
     `auto`: 1 with engines on GPUs, else 0. They change no row."""
     timeout_s: float = Field(120, gt=0)
     """A worker that has not answered for so long is killed, replaced and filled again."""
+    room_timeout_s: float = Field(3600, gt=0)
+    """How long a worker may wait for its room on the cluster before the run stops with 75."""
 
     @model_validator(mode="after")
     def _some_workers(self) -> NoveltySettings:

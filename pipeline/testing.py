@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.driver import Driver, sums_close
-from pipeline.engine import Engine
+from pipeline.engine import Engine, EngineUse, Running
 from pipeline.prompting import LABEL_LEAD
 from pipeline.records import Completion, Request, RequestKey, Stage
 from pipeline.runs import Run, open_run
@@ -59,6 +59,12 @@ class ScriptedEngine:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def follow(self, run: Running) -> None:
+        return None
+
+    def use(self) -> EngineUse | None:
+        return None
 
     async def close(self) -> None:
         if self._log:

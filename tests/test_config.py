@@ -49,7 +49,8 @@ def toml(tmp_path: Path) -> str:
         ),
         pytest.param(
             {"novelty": {"zzz": 1}},
-            "unknown key 'novelty.zzz'; known here: enabled, threshold, floor, tokenizer, workers, timeout_s",
+            "unknown key 'novelty.zzz'; known here: enabled, threshold, floor, tokenizer, workers, timeout_s, "
+            "room_timeout_s",
             id="none",
         ),
     ],
@@ -81,8 +82,17 @@ def test_unknown_key(values: dict[str, Any], sentence: str) -> None:
         ),
         pytest.param(
             {"engine": {"kind": "openai", "model": "m", "count": 2, "openai": {"base_url": "http://h/v1"}}},
-            "engine: count is for engines on Ray",
+            "engine: count, min and max are for engines on Ray",
             id="endpoints",
+        ),
+        pytest.param({"engine": {"kind": "scripted", "min": 2}}, "engine: min and max go together", id="min-alone"),
+        pytest.param(
+            {"engine": {"kind": "scripted", "count": 2, "min": 1, "max": 3}},
+            "engine: count and max both say how many",
+            id="count-and-max",
+        ),
+        pytest.param(
+            {"engine": {"kind": "scripted", "min": 4, "max": 3}}, "engine: min (4) must not be above", id="min-over-max"
         ),
         pytest.param({"compat": "x"}, "key 'compat': input should be 'self-instruct'", id="compat"),
         pytest.param({"name": "a b"}, "key 'name': string should match pattern", id="name"),

@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from actors import cluster
+from actors.code import code_hash
 from actors.engine_pool import EnginePool
 from actors.messages import Answer, Call, Gauges, News, Place, Ready, Refused, StartFailure
 from pipeline.engine_settings import EngineSettings, ScriptedSettings
@@ -29,12 +30,12 @@ class ScriptedActor:
         self._failure = failure
 
     async def place(self) -> Place:
-        return Place("here", (0, 1))
+        return Place("here", (0, 1), "node", code_hash())
 
     async def start(self, cores: tuple[int, ...] = ()) -> Ready | StartFailure:
         return self._failure or Ready("0", "scripted", 100, os.getpid(), "here", cores, 0.0)
 
-    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
         await asyncio.sleep(0.01)
         prompts = {call.id: call.request.prompt for call in calls}
         if "die" in prompts.values():
@@ -158,7 +159,7 @@ async def test_a_start_that_fails_says_why() -> None:
 
 async def test_engines_without_room_stop_the_run() -> None:
     """Actors that the cluster cannot place end with RunStopped, which says what they wait for."""
-    pool = scripted_pool(num_cpus=1000, start_timeout_s=0.5)
+    pool = scripted_pool(num_cpus=1000, room_timeout_s=0.5)
     try:
         with pytest.raises(RunStopped, match="2 waiting for room"):
             await ask(pool, "a")
@@ -192,6 +193,14 @@ async def test_room_for_a_judge_is_checked_beside_the_writers() -> None:
     )
     with pytest.raises(InputError, match=both):
         cluster.require_room([engines(3), engines(2)])
+
+
+async def test_an_autoscaler_that_may_bring_no_fitting_node_is_no_way_out() -> None:
+    """With min = 0 and neither a node nor an autoscaler that could hold an engine, the run is refused at once."""
+    assert cluster.require_room([EngineSettings(model="m", min=0, max=9, num_gpus=0)]).cpus == 4
+    wanted = EngineSettings(model="m", min=0, max=2, num_gpus=8)
+    with pytest.raises(InputError, match=r"^engine.min = 0 leaves it to an autoscaler .* 8 GPUs fits on any"):
+        cluster.require_room([wanted])
 
 
 async def test_two_pools_share_no_core() -> None:

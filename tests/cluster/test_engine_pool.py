@@ -12,19 +12,26 @@ from dataclasses import dataclass, field
 import pytest
 
 from actors.engine_pool import EnginePool
-from actors.messages import Answer, Call, EngineLost, Failed, Gauges, News, Ready, Refused, StartFailure
+from actors.messages import Answer, Call, EngineLost, Failed, Gauges, News, Place, Ready, Refused, StartFailure
+from pipeline.engine import Lost
 from pipeline.errors import ContentFault, InputError, RunStopped
 from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Stage
 
 pytestmark = pytest.mark.asyncio
 
 SAMPLING = Sampling(8, 0.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, ())
-QUICK = {"backoff_s": 0.001, "start_timeout_s": 20.0}
+QUICK = {"backoff_s": 0.001, "start_timeout_s": 20.0, "spare_s": 0.02, "drains_s": 0.01}
 
 
 def completion(prompt: str) -> Completion:
     """The answer of every scripted engine: a function of the prompt alone."""
     return Completion(prompt.upper(), "stop", len(prompt.split()), 1)
+
+
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 @dataclass(eq=False)
@@ -50,18 +57,23 @@ class FakeEngine:
     most_held: int = 0
     lost_blameless: bool = False
     gauges: Gauges = field(default_factory=Gauges)
+    where: Place = field(default_factory=lambda: Place("here", (), "node", "code"))
+    room: asyncio.Event = field(default_factory=_set)
+    loading: bool = False
 
     def held_prompts(self) -> list[str]:
         return [call.request.prompt for call in self.held.values()]
 
-    async def place(self) -> None:
-        return None
+    async def place(self) -> Place:
+        await self.room.wait()
+        return self.where
 
     async def start(self) -> Ready | StartFailure:
+        self.loading = True
         await self.loaded.wait()
         return self.started or Ready("0", "fake", 100, os.getpid(), "here", (), 0.0)
 
-    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
         for call_id in withdrawn:
             if (call := self.held.pop(call_id, None)) is not None:
                 self.withdrawn.append(call.request.prompt)
@@ -102,8 +114,19 @@ class FakeEngine:
         self.lost = EngineLost("killed", blameless)
         self.news.set()
 
-    async def close(self) -> None:
+    async def close(self, at_once: bool = False) -> None:
         self.closed = True
+
+
+@dataclass
+class FakeRun:
+    """What the pool may ask of a run."""
+
+    held_by: Lost
+    open_units: int
+
+    def holding(self) -> Lost:
+        return self.held_by
 
 
 def request(prompt: str, unit: int = 0) -> Request:
@@ -467,7 +490,7 @@ async def test_a_silent_engine_is_replaced() -> None:
     """An exchange that does not return is a death, and its requests are answered elsewhere."""
     stuck = FakeEngine()
 
-    async def never(calls: object, withdrawn: object) -> None:
+    async def never(*_: object) -> None:
         await asyncio.Event().wait()
 
     stuck.exchange = never
@@ -513,3 +536,186 @@ async def test_close_ends_everything_and_may_be_repeated() -> None:
         await pool.close()
     async with pool_of(FakeEngine()) as unused:
         await unused.close()
+
+
+async def test_engines_on_one_node_load_one_after_the_other() -> None:
+    """The second engine of a node begins to load when the first is ready; one on another node does not wait."""
+    one, two, apart = (FakeEngine(automatic=True) for _ in range(3))
+    apart.where = Place("there", (), "other", "code")
+    async with pool_of(one, two, apart) as pool:
+        for engine in (one, two, apart):
+            engine.loaded.clear()
+        start = asyncio.create_task(pool.start())
+        await until(lambda: one.loading and apart.loading)
+        assert not two.loading
+        one.loaded.set()
+        await until(lambda: two.loading)
+        await start
+
+
+async def test_an_engine_by_other_code_ends_the_run() -> None:
+    """Where a node holds another version than the driver, the run stops before anything loads, and says where."""
+    stranger = FakeEngine(where=Place("far", (), "node", "fedcba"))
+    async with pool_of(stranger, code="abcdef") as pool:
+        with pytest.raises(
+            InputError,
+            match=r"^No engine can start: far runs other code of InstructMill \(fedcba\) than this driver \(abcdef\)",
+        ):
+            await pool.start()
+    assert not stranger.loading
+
+
+async def test_an_engine_on_a_node_that_is_to_go_gets_nothing_more_and_is_replaced() -> None:
+    """What it holds it may finish; new requests go elsewhere; then it is closed and another asks for room."""
+    going, staying, next_one = FakeEngine(), FakeEngine(automatic=True), FakeEngine(automatic=True)
+    going.where = Place("spot", (), "spot", "code")
+    next_one.loaded.set()
+    nodes: set[str] = set()
+    heard: list[str] = []
+    options = {"draining": lambda: nodes, "note": lambda kind, **_: heard.append(kind)}
+    async with pool_of(going, staying, after=iter([next_one]).__next__, slots=4, **options) as pool:
+        await all_ready(pool)
+        staying.automatic = False
+        held = [ask(pool, p) for p in "ab"]
+        await until(lambda: going.held and staying.held)
+        nodes.add("spot")
+        await until(lambda: "engine_draining" in heard)
+        staying.automatic = True
+        later = [ask(pool, p) for p in "cdef"]
+        await asyncio.gather(*later)
+        assert len(going.seen) == 1
+        assert not going.closed
+        going.answer(going.seen[0])
+        staying.answer(staying.held_prompts()[0])
+        assert [answer.text for answer in await asyncio.gather(*held)] == ["A", "B"]
+        await until(lambda: going.closed and pool.stats().ready == 2)
+        assert pool.stats().deaths == 0
+
+
+async def test_at_the_end_of_a_run_spare_engines_are_let_go() -> None:
+    """With no unit left to start, an engine with nothing to do is closed, one without room gives it up, and the one
+    that still works stays and is the last."""
+    busy, idle, homeless = FakeEngine(), FakeEngine(), FakeEngine()
+    async with pool_of(busy, idle, homeless) as pool:
+        homeless.room.clear()
+        await pool.start()
+        await until(lambda: pool.stats().ready == 2)
+        call = ask(pool, "last")
+        await until(lambda: busy.held or idle.held)
+        working, spare = (busy, idle) if busy.held else (idle, busy)
+        await asyncio.sleep(0.05)
+        assert not spare.closed
+        pool.follow(FakeRun(Lost.TAIL, 1))
+        await until(lambda: spare.closed and homeless.closed)
+        assert not working.closed
+        working.answer("last")
+        assert await call == completion("last")
+        await asyncio.sleep(0.05)
+        assert not working.closed
+
+
+async def test_a_run_waits_longer_for_room_than_for_a_load() -> None:
+    """Engines that wait for an autoscaler have a time of their own; once one has its room, that of loading counts."""
+    homeless = FakeEngine(automatic=True)
+    async with pool_of(homeless, start_timeout_s=0.1, room_timeout_s=20.0) as pool:
+        homeless.room.clear()
+        call = ask(pool, "a")
+        await asyncio.sleep(0.4)
+        homeless.room.set()
+        assert await call == completion("a")
+    never = FakeEngine()
+    async with pool_of(never, start_timeout_s=20.0, room_timeout_s=0.1) as pool:
+        never.room.clear()
+        with pytest.raises(RunStopped, match=r"No engine was ready for 0\.1 s \(1 waiting for room\)"):
+            await ask(pool, "a")
+
+
+async def test_the_time_of_engines_is_whole() -> None:
+    """An engine that holds half of what it decodes at once uses half of its time; the rest is lost to what the driver
+    names, and loading to loading; what died with an engine is taken off what it used."""
+    engine = FakeEngine()
+    engine.gauges = Gauges(running=1, busy_s=1.0)
+    async with pool_of(engine, batch=2, slots=2) as pool:
+        pool.follow(FakeRun(Lost.WINDOW, 9))
+        engine.loaded.clear()
+        start = asyncio.create_task(pool.start())
+        await asyncio.sleep(0.1)
+        engine.loaded.set()
+        await start
+        call = ask(pool, "a")
+        await asyncio.sleep(0.3)
+        use = pool.use()
+        assert use.lost[Lost.LOADING] >= 0.1
+        assert use.full == pytest.approx(use.lost[Lost.WINDOW], rel=0.3)
+        assert use.seconds == pytest.approx(use.useful + sum(use.lost.values()))
+        engine.die()
+        await call
+        after = pool.use()
+        assert 0 < after.lost[Lost.REDONE] <= after.full
+        assert after.useful == after.full - after.lost[Lost.REDONE]
+
+
+async def test_at_the_end_of_a_run_some_engine_always_stays() -> None:
+    """Two engines that have had nothing to do for long are not both let go: what is asked then is answered."""
+    one, two = FakeEngine(automatic=True), FakeEngine(automatic=True)
+    async with pool_of(one, two, after=FakeEngine) as pool:
+        await all_ready(pool)
+        pool.follow(FakeRun(Lost.TAIL, 1))
+        await until(lambda: one.closed or two.closed)
+        await asyncio.sleep(0.1)
+        assert [one.closed, two.closed].count(True) == 1
+        assert await ask(pool, "a") == completion("a")
+
+
+async def test_engines_that_open_units_need_are_not_given_up() -> None:
+    """With as many units under way as two engines hold, the one that still loads is waited for, and serves."""
+    ready, late = FakeEngine(), FakeEngine(automatic=True)
+    async with pool_of(ready, late, slots=2) as pool:
+        late.loaded.clear()
+        await pool.start()
+        pool.follow(FakeRun(Lost.TAIL, 4))
+        calls = [ask(pool, p) for p in "ab"]
+        await until(lambda: len(ready.held) == 2)
+        await asyncio.sleep(0.1)
+        assert not late.closed
+        late.loaded.set()
+        assert await ask(pool, "c") == completion("c")
+        for call in calls:
+            call.cancel()
+
+
+async def test_deaths_stop_the_run_though_some_engines_have_no_room() -> None:
+    """An engine that keeps dying ends the run after so many times in a row, also where another waits for its room."""
+    homeless = FakeEngine()
+
+    def doomed() -> FakeEngine:
+        return loaded(poison=frozenset({"a", "b", "c"}))
+
+    async with pool_of(homeless, after=doomed, places=2, max_engine_deaths=2) as pool:
+        homeless.room.clear()
+        for call in [ask(pool, p) for p in "abc"]:
+            with pytest.raises(RunStopped, match="keep ending without an answer; the last one: poisoned"):
+                await call
+        assert pool.stats().deaths == 2
+
+
+async def test_a_load_that_hangs_is_not_the_end_for_the_others_of_its_node() -> None:
+    """Those that waited for their turn have a time of their own to load."""
+    hanging, next_one = FakeEngine(), FakeEngine(automatic=True)
+    async with pool_of(hanging, next_one, after=FakeEngine, start_timeout_s=0.3) as pool:
+        hanging.loaded.clear()
+        assert await ask(pool, "a") == completion("a")
+        assert hanging.closed
+
+
+async def test_what_another_try_would_not_mend_stops_the_run_at_once() -> None:
+    """A node that cannot import the package is no death to be tried again, where no engine has been ready yet."""
+    broken = FakeEngine()
+
+    async def nowhere() -> Place:
+        raise EngineLost("a node cannot import InstructMill", blameless=True, configuration=True)
+
+    broken.place = nowhere
+    async with pool_of(broken) as pool:
+        with pytest.raises(InputError, match="No engine can start: a node cannot import InstructMill"):
+            await pool.start()

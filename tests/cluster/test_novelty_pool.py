@@ -40,6 +40,9 @@ class FakeWorker:
     def killed(self) -> bool:
         return self.gone.is_set()
 
+    async def place(self) -> None:
+        return None
+
     async def nearest(self, held: int, new: Sequence[str], asked: Sequence[str], length: int) -> Scores:
         self.calls.append((len(new), len(asked)))
         self.texts.extend(new)

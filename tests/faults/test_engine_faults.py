@@ -6,7 +6,6 @@ Whatever becomes of them, the rows are those of an undisturbed run, and no proce
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import json
 import os
@@ -24,8 +23,8 @@ import ray
 from actors import cluster
 from actors.engine_pool import EnginePool, PoolStats
 from actors.messages import Call, News, Ready
-from actors.scripted_engine import HOLD_S, ScriptedActor
-from pipeline.config import Config, load_config, parse_config
+from actors.scripted_engine import ScriptedActor
+from pipeline.config import Config, parse_config
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import ContentFault, RunStopped
 from pipeline.records import Completion, Reason, Request, Stage
@@ -35,22 +34,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CHOSEN = 7  # the unit whose first request is poison, or is caught in deaths
 POISON_DEATHS = 3  # what a request gets: two in company, one alone
 CONVICTED = "an engine process died while this was the only request on it"
-
-COMMAND = """
-name = "t"
-target = 500
-window = 8
-[engine]
-kind = "scripted"
-count = 2
-num_gpus = 0
-[engine.scripted]
-on_ray = true
-capacity = 6
-delay_s = 0.25
-[shards]
-rows = 50
-"""
 
 Events = list[dict[str, Any]]
 
@@ -89,7 +72,7 @@ class FaultyActor(ScriptedActor):
             await asyncio.sleep(3600)
         return await super().start(cores)
 
-    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...]) -> News:
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
         if calls and self.takes("hold"):
             ctypes.PyDLL(None).sleep(3600)  # a call in C that keeps the interpreter's lock
         if calls and self.takes("hang"):
@@ -98,9 +81,9 @@ class FaultyActor(ScriptedActor):
             for task in self._tasks.values():
                 task.cancel()
         if self.hangs:
-            await asyncio.sleep(HOLD_S)
+            await asyncio.sleep(hold_s)
             return News((), self._gauges())
-        return await super().exchange(calls, withdrawn)
+        return await super().exchange(calls, withdrawn, hold_s)
 
     async def _answer(self, call: Call) -> None:
         if is_chosen(call.request):
@@ -188,7 +171,7 @@ def lost(events: Events, words: str) -> dict[str, Any]:
 def test_an_engine_that_gets_a_signal(on_ray, scripted, tmp_path, gone, ends_as_undisturbed, number, words) -> None:
     """An engine that is killed or stopped from outside is replaced; what it held is answered elsewhere, and its process
     is gone in either case."""
-    config = scripted(**over_two(silent_timeout_s=2))
+    config = scripted(**over_two(silent_timeout_s=4))
     hit: list[int] = []
 
     async def disturb(pool: EnginePool) -> None:
@@ -205,7 +188,7 @@ def test_an_engine_that_gets_a_signal(on_ray, scripted, tmp_path, gone, ends_as_
 
 def test_an_engine_that_answers_and_makes_no_token(on_ray, scripted, tmp_path, gone, ends_as_undisturbed) -> None:
     """One that exchanges messages and answers a ping, and does nothing, is killed; the log names what it held."""
-    config = scripted(**over_two(stall_timeout_s=2))
+    config = scripted(**over_two(stall_timeout_s=5))
     pulses: list[int] = []
 
     async def disturb(pool: EnginePool) -> None:
@@ -220,7 +203,7 @@ def test_an_engine_that_answers_and_makes_no_token(on_ray, scripted, tmp_path, g
     event = lost(events, f"process {hung} ")
     assert hung in pulses
     assert stats.deaths >= 1
-    assert "answers but made no token in 2 s" in event["detail"]
+    assert "answers but made no token in 5 s" in event["detail"]
     assert set((tmp_path / "held").read_text().splitlines()) <= set(event["in_flight"])
     assert gone(hung)
     ends_as_undisturbed(tmp_path / "r", config)
@@ -228,7 +211,7 @@ def test_an_engine_that_answers_and_makes_no_token(on_ray, scripted, tmp_path, g
 
 def test_an_engine_whose_interpreter_is_held(on_ray, scripted, tmp_path, gone, ends_as_undisturbed) -> None:
     """One whose process is in a call that keeps the interpreter's lock is killed for its silence."""
-    config = scripted(**over_two(silent_timeout_s=2))
+    config = scripted(**over_two(silent_timeout_s=4))
 
     async def disturb(pool: EnginePool) -> None:
         await in_the_middle(pool)
@@ -238,7 +221,7 @@ def test_an_engine_whose_interpreter_is_held(on_ray, scripted, tmp_path, gone, e
 
     held = taken(tmp_path, "hold")
     assert stats.deaths >= 1
-    assert lost(events, f"process {held} ")["detail"].endswith("was silent for 2 s")
+    assert lost(events, f"process {held} ")["detail"].endswith("was silent for 4 s")
     assert gone(held)
     ends_as_undisturbed(tmp_path / "r", config)
 
@@ -346,59 +329,6 @@ def until_sync(condition: Callable[[], object], process: subprocess.Popen[bytes]
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < patience
         time.sleep(0.005)
-
-
-def below(pid: int) -> dict[int, str]:
-    """The processes that a process has started, and those have started, with their names."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            children.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
-    found: dict[int, str] = {}
-    waiting = children.get(pid, [])
-    while waiting:
-        child = waiting.pop()
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            found[child] = Path(f"/proc/{child}/cmdline").read_text()
-        waiting += children.get(child, [])
-    return found
-
-
-@pytest.mark.slow
-def test_an_engine_and_then_the_driver(tmp_path, gone, ends_as_undisturbed) -> None:
-    """The real command loses an engine and is then killed itself: none of its processes is left, and the same command
-    run again ends with the rows of an undisturbed one."""
-    config = tmp_path / "k.toml"
-    config.write_text(COMMAND)
-    token = tmp_path / "token"
-    token.write_text("0" * 64)
-    command = [sys.executable, "-m", "pipeline", "run", str(config), "--out", str(tmp_path / "r")]
-    environment = {**os.environ, "RAY_AUTH_TOKEN_PATH": str(token)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def engines() -> set[int]:
-        return {pid for pid, name in below(process.pid).items() if name.startswith("ray::ScriptedActor")}
-
-    def commits() -> int:
-        return len(list((tmp_path / "r" / ".run" / "commits").glob("[0-9]*.json")))
-
-    try:
-        until_sync(lambda: commits() >= 2 and len(engines()) == 2, process)
-        first = engines()
-        os.kill(min(first), signal.SIGKILL)
-        seen = commits()
-        until_sync(lambda: engines() - first and commits() > seen, process)
-        left = [
-            (pid, Path(name.split("\0")[0]).name) for pid, name in below(process.pid).items() if "Agent" not in name
-        ]
-    finally:
-        process.kill()
-        process.wait()
-
-    assert {"gcs_server", "raylet", "ray::ScriptedActor"} <= {name.partition(".")[0] for _, name in left}
-    assert [name for pid, name in left if not gone(pid)] == []
-    assert subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode == 0
-    ends_as_undisturbed(tmp_path / "r", load_config(str(config)))
 
 
 if __name__ == "__main__":
