@@ -111,11 +111,14 @@ def _parser() -> argparse.ArgumentParser:
     added = add(commands.status, "counts by stage and reason, tokens, rates, time left; of a live or a dead run")
     added.add_argument("run", metavar="RUN", help="a run folder")
     added.add_argument("--json", action="store_true", help="as JSON")
-    added = add(commands.inspect, "rows or rejects, drawn for a person")
+    added = add(commands.inspect, "rows, rejects by reason, or the lineage of one of them, drawn for a person")
     added.add_argument("run", metavar="RUN", help="a run folder")
     added.add_argument("-n", type=_positive, default=5, metavar="ROWS", help="rows to show, spread over the run (5)")
     added.add_argument("--rejected", action="store_true", help="what was refused instead of what was kept")
     added.add_argument("--reason", metavar="R", help="rejects with this reason only")
+    added.add_argument(
+        "--id", metavar="ID", help="one row, instruction or seed: its prompt's demonstrations, and theirs"
+    )
     added = add(commands.verify, "is a run folder whole: files, hashes, ledger, ids, counts, novelty; live or dead")
     added.add_argument("run", metavar="RUN", help="a run folder")
     added.add_argument(
@@ -154,20 +157,46 @@ def _add_backtranslation(add: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="engine.model=/models/second")
     added = add(commands.report, "what a run came to; how its scores lie, and how they moved")
     added.add_argument("run", metavar="RUN", help="a run folder")
-    added = add(commands.export, "seeds or the rows of a run in a form that trainers read")
+    _add_export(add(commands.export, "seeds or the rows of a run in a form that trainers read"))
+
+
+def _add_export(added: argparse.ArgumentParser) -> None:
+    added.epilog = (
+        "OUT is one file, or a folder in the Hub's layout: Parquet shards of a train and a test split, and a data set "
+        "card. Rows of one document, of one prompt or of one seed task are on one side of the split, and a row whose "
+        "parent or child would be on the other side is left out. The split is the same in every format. An existing "
+        "file or a folder with anything in it is never replaced."
+    )
     added.add_argument("source", metavar="SOURCE", help='a run folder, a seed file, or "shipped:seeds.jsonl"')
-    added.add_argument("out", metavar="OUT", type=Path, help="a new .jsonl or .parquet file")
+    added.add_argument("out", metavar="OUT", type=Path, help="a new .jsonl or .parquet file, or a new folder")
     added.add_argument(
         "--format",
-        choices=("messages", "backward"),
+        choices=("messages", "alpaca", "prompt-completion", "sharegpt", "backward", "kto"),
         required=True,
-        help="messages: chats with a system sentence; backward: from text to instruction, as prompt and completion",
+        help="messages: chats (TRL, axolotl, LLaMA-Factory); backward: from text to instruction, as prompt and "
+        "completion; kto: scored pairs, those of 4 and 5 as wanted and those of 1 and 2 as unwanted",
     )
     added.add_argument(
-        "--style", choices=("chat", "completion"), default="chat", help="how a backward model will be asked (chat)"
+        "--style",
+        choices=("chat", "completion"),
+        help="prompt and completion as messages or as texts; of backward, how that model will be asked (chat)",
     )
     added.add_argument("--config", metavar="FILE", help="a configuration whose [tags] and backward prompt to take")
     added.add_argument("--system", metavar="TEXT", help='the sentence in place of the paper\'s; "" for none')
+    added.add_argument("--seeds", action="store_true", help="of a run: its seeds too, before its rows")
+    added.add_argument("--test-share", type=_share, metavar="S", help="of a folder: share for testing (0.02); 0: none")
+    added.add_argument("--shard-rows", type=_positive, metavar="N", help="of a folder: most rows in a file (100000)")
+    added.add_argument("--license", metavar="ID", help="of a folder: the licence its card names, as apache-2.0")
+    added.add_argument(
+        "--language", metavar="CODE", action="append", help="of a folder: a language its card names, as en"
+    )
+    added.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="send the folder to this data set on the Hugging Face Hub, in place of its data/ and README.md; "
+        "the token is that in HF_TOKEN",
+    )
+    added.add_argument("--public", action="store_true", help="a data set that --push makes is public (private)")
 
 
 def _add_novelty(added: argparse.ArgumentParser) -> None:
@@ -207,6 +236,16 @@ def _add_novelty(added: argparse.ArgumentParser) -> None:
         action="store_true",
         help="FILE is a run: write the nearest of all it admitted, whatever the floor, to RUN/.run/nearest.parquet",
     )
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share of at least 0 and below 1")
+    return share
 
 
 def _whole(text: str) -> int:

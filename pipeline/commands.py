@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from pipeline.console import printable
 from pipeline.errors import InputError
 
 DEMO_CONFIGS = {"self-instruct": "shipped:demo.toml", "backtranslation": "shipped:demo_backtranslation.toml"}
@@ -20,7 +21,7 @@ def demo(options: argparse.Namespace) -> int:
     from pipeline.config import load_config
     from pipeline.drawing import draw_rows
     from pipeline.launch import launch, run_folder
-    from pipeline.report import evenly, read_rows
+    from pipeline.runs import read
 
     if options.model is None:
         config = load_config(DEMO_CONFIGS[options.recipe], tuple(options.set), options.out)
@@ -32,7 +33,7 @@ def demo(options: argparse.Namespace) -> int:
         config = load_config(MODEL_DEMO_CONFIG, (model, *options.set), out)
     folder = run_folder(config)
     launch(config)
-    draw_rows("a few of its rows", evenly(read_rows(folder, "data"), 3))
+    draw_rows("a few of its rows", read(folder).examples.sample(3))
     python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
     what = f"'{folder}'" if folder.local else f"'parquet', data_files='{folder}/data/*.parquet'"
     print(f"\nopen it:  {python} -c \"import datasets; print(datasets.load_dataset({what}, split='train'))\"")
@@ -139,16 +140,29 @@ def status(options: argparse.Namespace) -> int:
 
 
 def inspect(options: argparse.Namespace) -> int:
-    """`instructmill inspect`: rows or rejects drawn for a person."""
-    from pipeline.drawing import draw_rows
+    """`instructmill inspect`: rows, rejects or the lineage of one of them, drawn for a person."""
+    from pipeline.drawing import draw_lineage, draw_reasons, draw_rows
     from pipeline.records import Reason
-    from pipeline.report import evenly, read_rows
+    from pipeline.runs import read
 
     if options.reason is not None and options.reason not in set(Reason):
         raise InputError(f"--reason {options.reason}: no such reason; there are {', '.join(Reason)}")
-    kind = "rejected" if options.rejected or options.reason else "data"
-    rows = read_rows(options.run, kind, options.reason)
-    draw_rows(f"{min(options.n, len(rows))} of {len(rows)} rows of {kind}/", evenly(rows, options.n))
+    if options.id is not None and (options.rejected or options.reason):
+        raise InputError("--id shows one row, wherever it is; leave --rejected and --reason out")
+    run = read(options.run)
+    rows = run.examples
+    if options.rejected or options.reason:
+        rows = run.rejects if options.reason is None else run.rejects.where(reason=options.reason)
+    if options.id is not None:
+        draw_lineage(run.lineage(options.id))
+        return 0
+    print(printable(repr(run)))
+    if options.rejected and not options.reason and rows.count:
+        draw_reasons(run.counters)
+    if not run.units:
+        print("no rows yet")
+        return 0
+    draw_rows(f"{min(options.n, rows.count):,} of {rows.count:,} rows of {rows.kind}/", rows.sample(options.n))
     return 0
 
 
@@ -222,8 +236,29 @@ def report(options: argparse.Namespace) -> int:
 def export(options: argparse.Namespace) -> int:
     """`instructmill export`: seeds or the rows of a run in a form that trainers read."""
     from pipeline.config import load_config
-    from pipeline.export import export_rows
+    from pipeline.export import HubFolder, export_rows
 
     config = load_config(options.config) if options.config else None
-    print(export_rows(options.source, options.out, options.format, options.style, options.system, config))
+    given = {
+        "test_share": options.test_share,
+        "shard_rows": options.shard_rows,
+        "license": options.license,
+        "languages": tuple(options.language or ()) or None,
+        "push": options.push,
+        "public": options.public or None,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.public and options.push is None:
+        raise InputError("--public is for --push; leave it out, or name the data set with --push OWNER/NAME")
+    told = export_rows(
+        options.source,
+        options.out,
+        options.format,
+        options.style,
+        options.system,
+        config,
+        seeds=options.seeds,
+        folder=HubFolder(**given) if given else None,
+    )
+    print(told)
     return 0

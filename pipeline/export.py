@@ -1,17 +1,21 @@
-"""`instructmill export`: seeds, or the accepted rows of a run, in a form that trainers read.
+"""`instructmill export`: seeds, or the rows of a run, in a form that trainers read.
+
+To one .jsonl or .parquet file, or to a folder in the Hub's layout with a split and a card. The same run and the same
+options give the same bytes, and what is interrupted leaves nothing.
 
 `backward` turns pairs round, from text to instruction, to train the backward model of instruction backtranslation
-(arXiv 2308.06259, section 2.2); it is asked with the same prompt later. `messages` are chats with the paper's system
-sentence, so that seed and augmented rows can be put in one file and stay told apart (section 2.3).
+(arXiv 2308.06259, section 2.2); it is asked with the same prompt later. The chat forms begin with the paper's system
+sentences, so that seed and augmented rows can be put in one file and stay told apart (section 2.3).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,121 +24,162 @@ from pipeline.backtranslation_settings import TagSettings
 from pipeline.config import Config
 from pipeline.engine_settings import Style
 from pipeline.errors import InputError, RunStopped
-from pipeline.prompting import load_template
-from pipeline.report import open_folder
+from pipeline.export_card import card
+from pipeline.export_folder import BATCH, Written, require_empty, whole_folder, write_shards
+from pipeline.export_formats import Form, Shape, shape
+from pipeline.export_push import push_folder, require_pushable
+from pipeline.export_rows import Source, open_source
+from pipeline.export_split import Split
+from pipeline.row_files import ENDINGS
 from pipeline.row_writer import require_new, terminated_as_interrupted, whole_file
-from pipeline.seeds import parse_seeds, read_seed_text
-from pipeline.shards import Commit, read_tables
-from pipeline.storage import OBJECT_STORES, Folder, folder_at
+from pipeline.storage import OBJECT_STORES
 
-BATCH = 10_000
-_MESSAGE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_FAILED = "storage failed ({}); nothing is written: mend it and begin anew"
+_INTERRUPTED = "interrupted; nothing is written, and the same command begins anew"
 
 
-class Row(NamedTuple):
-    """One instruction with one of its instances."""
+@dataclass(frozen=True)
+class HubFolder:
+    """How a folder is laid out, and where it goes. `test_share` is the share of families (0 to below 1) for testing,
+    `shard_rows` the most rows in one file, `push` the data set on the hub ("OWNER/NAME") that gets the folder."""
 
-    id: str
-    instruction: str
-    input: str
-    output: str
+    test_share: float = 0.02
+    shard_rows: int = 100_000
+    license: str | None = None
+    languages: tuple[str, ...] = ()
+    push: str | None = None
+    public: bool = False
 
 
 def export_rows(
     source: str,
     out: Path,
-    format: str,
-    style: Style = "chat",
+    format: Form,
+    style: Style | None = None,
     system: str | None = None,
     config: Config | None = None,
+    *,
+    seeds: bool = False,
+    folder: HubFolder | None = None,
 ) -> str:
-    """Write the pairs of a seed file or of a run (its `data/`) to a new .jsonl or .parquet file, in order; returns a
-    sentence. The same input and options give the same bytes.
+    """Write the pairs of a seed file or of a run, in order, to a new .jsonl or .parquet file, or to a new folder;
+    returns a sentence.
 
-    `style` is that in which a backward model will be asked: chats, or plain texts. `config` has its prompt and the two
-    system sentences; without it, a run's own has, or they are the defaults. `system` takes the sentence's place. Raises
-    InputError.
+    `style` is chats or plain texts, in the forms that have both. `config` has the backward prompt and the two system
+    sentences; without it, a run's own has, or they are the defaults. `system` takes the sentence's place. `seeds` puts
+    the run's seeds before its rows. `folder` is for a folder alone. Raises InputError, and RunStopped where the disk
+    fails or somebody interrupts.
     """
-    require_new(out)
-    rows, tag, backward = _rows(source, config)
-    prompt = _BackwardPrompt(style, backward)
-    written = passed_over = 0
+    as_folder = _is_folder(out)
+    if as_folder:
+        require_empty(out)
+    elif folder is not None:
+        raise InputError(
+            f"{out}: a split, shards, a card and --push are for a folder; give OUT without an ending, or leave them out"
+        )
+    else:
+        require_new(out)
+    options = folder or HubFolder()
+    if options.push is not None:
+        require_pushable(options.push)
+    given = open_source(source, scored=format == "kto", seeds=seeds)
+    tags, backward = _sentences(given, config)
+    form = shape(format, style, system, tags, backward)
+    try:
+        with terminated_as_interrupted():
+            told = _to_folder(given, out, form, options) if as_folder else _to_file(given, out, form)
+    except OSError as error:
+        raise RunStopped(_FAILED.format(error)) from None
+    except KeyboardInterrupt:
+        raise RunStopped(_INTERRUPTED) from None
+    if given.going:
+        told += "; the run is still going, and these are the rows it had committed"
+    if options.push is not None:
+        address = push_folder(out, options.push, public=options.public, message=f"The rows of {given.name}")
+        told += f"; sent to {address}"
+    return told
+
+
+def _is_folder(out: Path) -> bool:
+    """Whether a name is a folder's: one that is there, or one without an ending."""
+    if str(out).startswith(tuple(store.replace("//", "/") for store in OBJECT_STORES)):
+        raise InputError(f"{out}: export writes to a disk of this machine; name a local file or folder, and copy it")
+    return out.is_dir() or (out.suffix.lower() not in ENDINGS and not out.suffix[1:].isalpha())
+
+
+def _sentences(source: Source, config: Config | None) -> tuple[TagSettings, str | None]:
+    """The system sentences, and the file of the backward prompt where it is not the shipped one."""
+    if config is not None:
+        return config.tags, config.prompts.backward
+    before = source.manifest["config"] if source.manifest else {}
+    return TagSettings(**before.get("tags", {})), before.get("prompts", {}).get("backward")
+
+
+def _to_folder(source: Source, out: Path, form: Shape, options: HubFolder) -> str:
+    with whole_folder(out) as partial:
+        split = Split(source, options.test_share)
+        written = write_shards(partial, source.rows(), form, split, options.shard_rows)
+        _require_train(source, form, written, options.test_share)
+        text = card(
+            source,
+            form,
+            written,
+            test_share=options.test_share,
+            license=options.license,
+            languages=options.languages,
+            repo=options.push,
+        )
+        (partial / "README.md").write_text(text, encoding="utf-8")
+    sides = f"{written.rows['train']:,} for training and {written.rows['test']:,} for testing"
+    told = f"{written.rows.total():,} rows of {source.name} in {out}: {sides}"
+    if written.left_out:
+        told += f"; {written.left_out:,} left out, whose parent or child is for testing (--test-share 0 keeps all)"
+    elif options.test_share and not written.rows["test"]:
+        told += "; chance put none of so few aside for testing (a larger --test-share does)"
+    return told + _told(written.passed_over, written.labels)
+
+
+def _require_train(source: Source, form: Shape, written: Written, test_share: float) -> None:
+    if not written.rows.total():
+        raise InputError(_nothing(source, form))
+    if not written.rows["train"]:
+        raise InputError(
+            f"--test-share {test_share:g}: all rows of {source.name} would be for testing, since they are few or "
+            "of one document; give --test-share 0"
+        )
+
+
+def _to_file(source: Source, out: Path, form: Shape) -> str:
+    rows = passed_over = 0
+    labels = {True: 0, False: 0}
 
     def shaped() -> Iterator[dict[str, Any]]:
-        nonlocal written, passed_over
-        for row in rows:
-            if format == "backward" and row.input:  # its output alone does not give its instruction
+        nonlocal rows, passed_over
+        for row in source.rows():
+            if (values := form.of(row)) is None:
                 passed_over += 1
                 continue
-            written += 1
-            yield prompt.pair(row) if format == "backward" else _messages(row, tag if system is None else system)
+            rows += 1
+            if row.label is not None:
+                labels[row.label] += 1
+            yield values
+        if not rows:
+            raise InputError(_nothing(source, form))
 
-    try:
-        with terminated_as_interrupted(), whole_file(out) as stream:
-            _write(stream, out.suffix.lower(), shaped(), _schema(format, style))
-    except OSError as error:
-        raise RunStopped(f"storage failed ({error}); nothing is written: mend it and begin anew") from None
-    except KeyboardInterrupt:
-        raise RunStopped("interrupted; nothing is written, and the same command begins anew") from None
-    over = f"; {passed_over:,} passed over, which have an input" if passed_over else ""
-    return f"{written:,} rows of {source} in {out}{over}"
+    with whole_file(out) as stream:
+        _write(stream, out.suffix.lower(), shaped(), form.schema)
+    return f"{rows:,} rows of {source.name} in {out}" + _told(passed_over, labels if form.form == "kto" else {})
 
 
-def _rows(source: str, config: Config | None) -> tuple[Iterator[Row], str, str | None]:
-    """The pairs, the system sentence of their kind, and the file of the backward prompt where it is not the shipped."""
-    tags, backward = (config.tags, config.prompts.backward) if config else (TagSettings(), None)
-    remote = source.startswith(OBJECT_STORES)  # seed files are on the disk
-    if not remote and (source.startswith("shipped:") or not Path(source).expanduser().is_dir()):
-        if not source.startswith("shipped:") and not Path(source).expanduser().is_file():
-            raise InputError(f"{source}: there is no such run folder or seed file")
-        seeds = parse_seeds(read_seed_text(source), source)
-        pairs = (
-            Row(f"{seed.id}/{place}", seed.instruction, one.input, one.output)
-            for seed in seeds
-            for place, one in enumerate(seed.instances)
-        )
-        return pairs, tags.seed, backward
-    manifest, commits = open_folder(source)
-    if config is None:
-        before = manifest["config"]
-        tags, backward = TagSettings(**before.get("tags", {})), before["prompts"].get("backward")
-    return _run_rows(folder_at(source), commits), tags.augmented, backward
+def _nothing(source: Source, form: Shape) -> str:
+    what = "pair with a score of 4 or more, or of 2 or less" if form.form == "kto" else "row without an input"
+    return f"{source.name} has no {what}, so --format {form.form} has nothing to write; take another format"
 
 
-def _run_rows(folder: Folder, commits: Sequence[Commit]) -> Iterator[Row]:
-    for table in read_tables(folder, commits, "data", list(Row._fields)):
-        yield from (Row(**row) for row in table.to_pylist())
-
-
-class _BackwardPrompt:
-    """The prompt that a backward model is asked with, and its answer, as TRL reads prompt and completion."""
-
-    def __init__(self, style: Style, file: str | None) -> None:
-        self._style = style
-        self._template = load_template("backward", file, style)
-
-    def pair(self, row: Row) -> dict[str, Any]:
-        text = self._template.render(text=row.output)
-        if self._style == "completion":
-            return {"prompt": text, "completion": f" {row.instruction}"}
-        return {"prompt": [_turn("user", text)], "completion": [_turn("assistant", row.instruction)]}
-
-
-def _messages(row: Row, system: str) -> dict[str, Any]:
-    user = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
-    turns = [_turn("user", user), _turn("assistant", row.output)]
-    return {"id": row.id, "messages": [_turn("system", system), *turns] if system else turns}
-
-
-def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
-
-
-def _schema(format: str, style: Style) -> pa.Schema:
-    if format == "messages":
-        return pa.schema([("id", pa.string()), ("messages", _MESSAGE)])
-    kind = pa.string() if style == "completion" else _MESSAGE
-    return pa.schema([("prompt", kind), ("completion", kind)])
+def _told(passed_over: int, labels: dict[bool, int]) -> str:
+    """The ends of the sentence."""
+    told = f"; {passed_over:,} passed over, which have an input" if passed_over else ""
+    return told + (f"; {labels[True]:,} are wanted and {labels[False]:,} unwanted" if labels else "")
 
 
 def _write(stream: BinaryIO, ending: str, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:

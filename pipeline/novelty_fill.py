@@ -14,7 +14,7 @@ from pipeline.console import clock
 from pipeline.errors import InputError, RunStopped
 from pipeline.novelty_files import DEFAULTS, Filter, Options, Tally, scorer_for
 from pipeline.other_runs import other_run
-from pipeline.report import open_folder
+from pipeline.reading import open_folder
 from pipeline.row_files import ending, read_pieces
 from pipeline.row_writer import require_new
 from pipeline.runs import is_running

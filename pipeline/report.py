@@ -9,11 +9,11 @@ from typing import Any
 from pipeline.console import clock
 from pipeline.counters import Counters
 from pipeline.engine import lost_shares, useful_and_all
-from pipeline.errors import InputError
+from pipeline.reading import open_folder
 from pipeline.runs import is_running, read_events
 from pipeline.segment_store import read_parts, tally_of
-from pipeline.shards import Commit, read_commits, read_manifest, read_tables
-from pipeline.storage import Place, folder_at
+from pipeline.shards import Commit, read_tables
+from pipeline.storage import Place
 
 
 def summary(folder: Place, manifest: Mapping[str, Any], commit: Commit) -> str:
@@ -139,30 +139,11 @@ def status_text(facts: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"  {line}" for line in counts)])
 
 
-def open_folder(place: Place) -> tuple[dict[str, Any], list[Commit]]:
-    """Manifest and ledger of a run folder. Raises InputError when it holds no run."""
-    folder = folder_at(place)
-    manifest = read_manifest(folder)
-    commits = read_commits(folder) if manifest else []
-    if manifest is None or not commits:
-        raise InputError(f"{folder}: the folder holds no run; `instructmill run CONFIG --out {folder}` makes one")
-    return manifest, commits
-
-
 def read_rows(folder: Place, kind: str, reason: str | None = None) -> list[dict[str, Any]]:
     """Rows of a table of a run ("data", "pool" or "rejected"), in order; of rejects, those with one reason."""
     _, commits = open_folder(folder)
     rows = (row for table in read_tables(folder, commits, kind) for row in table.to_pylist())
     return [row for row in rows if reason is None or row["reason"] == reason]
-
-
-def evenly(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """`count` rows spread evenly over all of them, the first and the last included."""
-    if count >= len(rows):
-        return rows
-    if count == 1:
-        return rows[:1]
-    return [rows[round(place * (len(rows) - 1) / (count - 1))] for place in range(count)]
 
 
 def row_lines(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -171,16 +152,30 @@ def row_lines(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if row.get(label):
             yield label, str(row[label])
     if row.get("text") and row["text"] != row.get("instruction"):
-        yield "text", row["text"]
+        yield "text", row["text"].strip("\n") or "(line breaks alone)"
     if row.get("nearest_id"):
         yield "nearest", f"{row['nearest_id']} at ROUGE-L {row['nearest_score']:.3f}"
-    if row.get("score") is not None:
-        weighed = f", expected {row['score_expected']:.2f}" if row.get("score_expected") is not None else ""
-        yield "score", f"{row['score']}{weighed}"
+    yield from _score_lines(row)
     if row.get("source"):
         yield "source", f"{row['source']['id']}  ({row['source']['origin']})"
     if row.get("parents"):
         yield "parents", ", ".join(row["parents"])
+
+
+def _score_lines(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The newest score, and those of the rounds before it."""
+    scores = row.get("scores") or ()
+    if row.get("score") is not None:
+        by = f", by {scores[-1]['judge']}" if scores else ""
+        yield "score", _scored(row["score"], row.get("score_expected"), row.get("score_mass")) + by
+    for each in reversed(scores[:-1] if row.get("score") is not None else scores):
+        yield f"round {each['round']}", _scored(each["score"], each["expected"], each["mass"]) + f", by {each['judge']}"
+
+
+def _scored(score: int | None, expected: float | None, mass: float | None) -> str:
+    parts = ["not a score" if score is None else str(score)]
+    parts += [f"{what} {value:.2f}" for what, value in (("expected", expected), ("mass", mass)) if value is not None]
+    return ", ".join(parts)
 
 
 def _reasons(counts: Mapping[str, int]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.config import Config, parse_config, read_values, with_overrides
 from pipeline.errors import InputError
 from pipeline.fingerprint import CAPACITY_OPTIONS
-from pipeline.report import open_folder
+from pipeline.reading import open_folder
 from pipeline.storage import folder_at
 
 # What a round takes over of a run's configuration.

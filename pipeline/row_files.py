@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.report import open_folder
+from pipeline.reading import open_folder
 from pipeline.shards import SCHEMAS, read_tables
 
 PIECE_ROWS = 4096

@@ -20,6 +20,7 @@ from pipeline.lock import Lock, is_held, me, take
 from pipeline.other_runs import PairsAgain
 from pipeline.plan import Plan, constants, make_plan, manifest_text
 from pipeline.pool import Pool
+from pipeline.reading import Snapshot
 from pipeline.records import UnitResult
 from pipeline.segment_store import FOLDER as SEGMENTS
 from pipeline.segment_store import SegmentStore, read_parts
@@ -230,6 +231,15 @@ def plan_for(place: Place, config: Config, filters: Sequence[OwnFilter] = ()) ->
         f"{folder}: the folder holds a run of another configuration; it differs in {keys}. "
         "Restore these keys to go on with it, or name another folder"
     )
+
+
+def read(place: Place) -> Snapshot:
+    """Open a run to read: a folder or an "s3://bucket/path" URL, finished or still going. What is read is what was
+    committed at this moment; see `pipeline/reading.py`.
+
+    Raises InputError where there is no run, or one of another version, or a damaged one.
+    """
+    return Snapshot(place)
 
 
 def _begun(folder: Folder) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.report import open_folder
+from pipeline.reading import open_folder
 from pipeline.shards import read_tables
 from pipeline.storage import Place
 

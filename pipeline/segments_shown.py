@@ -19,11 +19,11 @@ from pipeline.console import clock, printable, write_line
 from pipeline.errors import RunStopped
 from pipeline.progress import LIVE_EVERY_S, PLAIN_EVERY_S
 from pipeline.records import Segment, Unfit
-from pipeline.report import evenly
 from pipeline.row_files import ending
 from pipeline.row_writer import require_new, terminated_as_interrupted, whole_file
 from pipeline.segments import Found, SegmentReader
 from pipeline.sources import Corpus, open_corpus
+from pipeline.tables import evenly
 
 SCHEMA = pa.schema([("id", pa.string()), ("origin", pa.string()), ("header", pa.string()), ("text", pa.string())])
 BATCH_ROWS = 1000  # written at once

@@ -16,9 +16,9 @@ from pipeline.errors import InputError
 from pipeline.fingerprint import fingerprint
 from pipeline.novelty import NoveltyIndex
 from pipeline.novelty_fill import held_first
+from pipeline.reading import open_folder
 from pipeline.records import Segment
 from pipeline.recount import COLUMNS, Recount, Table
-from pipeline.report import open_folder
 from pipeline.runs import is_running, read_events
 from pipeline.segment_store import FOLDER as SEGMENTS
 from pipeline.segment_store import Part, read_parts

@@ -13,9 +13,11 @@ from pipeline.console import clock, printable
 from pipeline.counters import Counters
 from pipeline.driver import Driver
 from pipeline.errors import InputError
+from pipeline.reading import open_folder
 from pipeline.records import Completion, Reason, Request, Stage
-from pipeline.report import count_lines, evenly, open_folder, read_rows, row_lines, status, status_text, summary
+from pipeline.report import count_lines, read_rows, row_lines, status, status_text, summary
 from pipeline.runs import open_run
+from pipeline.tables import evenly
 from pipeline.testing import ScriptedEngine, scripted_answer
 
 
