@@ -22,7 +22,8 @@ def test_the_commands_of_the_readme(tmp_path, ray_session) -> None:
     The demo is made with a smaller target; everything else runs as it is written.
     """
     commands = re.findall(r"^    \.venv/bin/instructmill (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
-    code = next(text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "datasets" in text)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = "\n".join(next(text for text in blocks if words in text) for words in ("load_dataset", "runs.read"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment["HF_HOME"] = str(tmp_path / "hf")
     shutil.copy(ROOT / "README.md", tmp_path)  # the commands are run where it lies
