@@ -119,6 +119,7 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._latencies: defaultdict[Stage, deque[float]] = defaultdict(lambda: deque(maxlen=LATENCIES_KEPT))
         self.retries = 0
+        self.last_failure = ""
         self.resent = 0
 
     @property
@@ -327,6 +328,7 @@ class Dispatcher:
             task.future.set_exception(RunStopped(f"Engines failed one request too often: {failed.detail}"))
             return
         self.retries += 1
+        self.last_failure = failed.detail
         wait = min(LONGEST_BACKOFF_S, self._backoff_s * 2 ** (task.failures - 1))
         asyncio.get_running_loop().call_later(wait, self._try_again, task)
 

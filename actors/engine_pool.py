@@ -328,10 +328,15 @@ class EnginePool:
 
     async def _watch(self) -> None:
         """Look regularly for engines that do not come and for a request that holds up all later ones."""
+        told = {"retries": 0, "resent": 0}
         while self._stopped is None:
             await asyncio.sleep(self._watch_s)
             self._require_engines()
             self._dispatcher.resend_slow()
+            again = {"retries": self._dispatcher.retries, "resent": self._dispatcher.resent}
+            if again != told:
+                told = again
+                self._note("requests_sent_again", **again, fault=self._dispatcher.last_failure)
             for place in self._places:
                 if place.state in ("loading", "waiting to load"):
                     place.time.loading()

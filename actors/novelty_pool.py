@@ -163,7 +163,7 @@ class NoveltyPool:
                     found += await self._exchange(place, part, length)
                     break
                 except WorkerLost as lost:
-                    await self._mourn(place, lost)
+                    await self._mourn(place, lost, len(part), length)
                 except BaseException:  # cancelled: what the process has by now is not known
                     self._dismiss(place)
                     raise
@@ -198,12 +198,12 @@ class NoveltyPool:
             if last:
                 return scores.found
 
-    async def _mourn(self, place: _Place, lost: WorkerLost) -> None:
+    async def _mourn(self, place: _Place, lost: WorkerLost, asked: int, length: int) -> None:
         """Dismiss what is left of a worker, and wait a little before the next. Raises RunStopped after too many."""
         self._dismiss(place)
         if self._closed:
             raise RunStopped("The novelty workers were closed.")
-        self._note("novelty_worker_lost", worker=place.first, detail=str(lost))
+        self._note("novelty_worker_lost", worker=place.first, detail=str(lost), in_flight=asked, pool=length)
         place.barren += 1
         if place.barren >= self._max_deaths:
             raise RunStopped(

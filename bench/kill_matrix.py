@@ -59,7 +59,7 @@ def table(lines: list[Line]) -> str:
     for line in lines:
         counted = f"{line.runs} | {line.times} | {line.lost} | {line.doubled}"
         most, longest = max(line.redone, default=(0, 0))
-        redone = f"{most} | {WINDOW} + {longest}" if line.redone else "- | -"
+        redone = f"{most} | 2 x {WINDOW} + {longest}" if line.redone else "- | -"
         text += f"| {line.fault} | {line.where} | {counted} | {redone} |\n"
     times, early = sum(line.times for line in lines), sum(line.early for line in lines)
     wrong, all_redone = sum(len(line.wrong) for line in lines), [each for line in lines for each in line.redone]
@@ -91,6 +91,7 @@ def main() -> int:
     RESULTS.mkdir(exist_ok=True)
     results = {"seed": options.seed, "window": WINDOW, "seconds": seconds, "lines": [asdict(line) for line in lines]}
     (RESULTS / "kill_matrix.json").write_text(json.dumps(results, indent=1) + "\n")
+    wrong += [f"{line.fault}, {line.where}: none was made" for line in lines if not line.times]
     if wrong:
         print("\n".join(wrong), f"\nkept in {work}", file=sys.stderr)
     else:

@@ -14,7 +14,7 @@ from pipeline.config import Config, load_config
 from pipeline.errors import MillError
 from pipeline.report import read_rows
 from pipeline.shards import TABLES, read_commits
-from pipeline.storage import Place
+from pipeline.storage import Place, folder_at
 from pipeline.testing import ScriptedEngine, run_to_end
 from pipeline.testing_faults import FaultyFolder
 from pipeline.verify import verify
@@ -100,6 +100,7 @@ class Line:
             if max(redone, default=0) > 2 * WINDOW + longest:
                 wrong.append(f"{max(redone)} units redone after one kill")
             verify(place, full=True)
+            wrong += strangers(place)
         except (MillError, OSError) as error:
             wrong.append(str(error))
         for kind in TABLES:
@@ -112,6 +113,13 @@ class Line:
         if wrong:
             self.wrong.append(f"{self.fault}, {place}: {'; '.join(wrong)}")
         return not wrong
+
+
+def strangers(place: Place) -> list[str]:
+    """The shards that no commit names, which `datasets` would read all the same, and files that are not whole."""
+    named = {file.path for commit in read_commits(place) for file in commit.files}
+    there = {f"{kind}/{name}" for kind in TABLES for name in folder_at(place).names(kind)}
+    return [f"{path}: no commit names it" for path in sorted(there - named)]
 
 
 def rows_of(place: Place) -> Rows:

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from pipeline.errors import InputError, MillError, RunStopped
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors are one sentence on stderr."""
     options = _parser().parse_args(arguments)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, where nothing better is known
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread:  # as Ctrl-C, where nothing better is known
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         refuse_intruders()
@@ -41,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"a bug in InstructMill: {type(error).__name__}: {error} (INSTRUCTMILL_TRACEBACK=1 shows where)", 1
         )
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if main_thread:
+            signal.signal(signal.SIGTERM, before)
 
 
 def refuse_intruders() -> None:

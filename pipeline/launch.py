@@ -68,10 +68,12 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
     folder = run_folder(config)
     if callable(filters):
         raise InputError("filters must be a list of functions: write filters=[name]")
-    plan, manifest = plan_for(folder, config, filters)
-    fresh = manifest is None
+    if threading.current_thread() is not threading.main_thread() or _in_a_loop():
+        raise InputError("launch needs the main thread, and no event loop in it: in a notebook use `!instructmill run`")
     with ExitStack() as stack:
         signals = stack.enter_context(_Signals())
+        plan, manifest = plan_for(folder, config, filters)
+        fresh = manifest is None
         if fresh:  # find what is wrong before anything is written
             check_folder(folder)
             if plan.corpus is not None:  # a corpus without any segment, too
@@ -94,6 +96,13 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
     if opened.segments is not None and opened.ending is not None and opened.ending.reason == "no_more":
         opened.segments.require_sums(opened.state.counters.units)
     print(summary(folder, {"run": opened.plan.run_name}, opened.commits[-1]))
+
+
+def _in_a_loop() -> bool:
+    try:
+        return bool(asyncio.get_running_loop())
+    except RuntimeError:
+        return False
 
 
 async def _drive(opened: Run, signals: _Signals) -> None:
@@ -179,9 +188,10 @@ class _Signals:
         self._watcher = threading.Thread(target=self._watch, name="signals", daemon=True)
 
     def __enter__(self) -> _Signals:
+        for number, handler in self._before.items():
+            if handler is not signal.SIG_IGN:  # as of a command that a script runs in the background
+                signal.signal(number, self._caught)
         self._watcher.start()
-        for number in self._before:
-            signal.signal(number, self._caught)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -195,6 +205,8 @@ class _Signals:
         """From now on the first signal calls `stop`; to be called in a task, which it cancels until `stop` is set."""
         task = asyncio.current_task()
         assert task is not None
+        if self.reason is not None:  # it came just now
+            task.cancel()
         self.stop: Callable[[RunStopped], object] = lambda _: task.cancel()
         self._loop = asyncio.get_running_loop()
 

@@ -60,10 +60,10 @@ class Run:
         self._shards = Shards(folder, self.attempt, constants(plan))
         self._events: list[dict[str, Any]] = []
         self._flushes = 0
-        self._remove_strangers()
         if not self.commits:
             empty: dict[str, Sequence[object]] = {"data": []}
             self.commits.append(self._shards.write_commit(0, range(0), empty, Counters().to_json(), []))
+        self._remove_strangers()
         self.state = resume_state(plan, folder, self.commits)
         self._keep(self.commits[-1])
         self.segments: SegmentStore | None = None

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, RunStopped
 from pipeline.records import Score, Source
-from pipeline.storage import HIDDEN, Folder, Place, claim, folder_at
+from pipeline.storage import HIDDEN, Folder, Place, claim, folder_at, leaving
 
 T = TypeVar("T")
 
@@ -214,6 +214,9 @@ def _each(folder: Folder, names: Sequence[str], read: Callable[[str], T]) -> Ite
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    except KeyboardInterrupt:
+        leaving.set()  # what is being read need not be waited for longer than one answer
+        raise
     finally:
         threads.shutdown(cancel_futures=True)
 

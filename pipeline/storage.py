@@ -247,8 +247,9 @@ class ObjectFolder:
             try:
                 answer = act()
             except (BotoCoreError, ClientError, ResponseParserError) as error:
-                self._away = _may_pass(error)
-                if not self._away or time.monotonic() + wait > until or leaving.wait(wait):
+                passing = _may_pass(error)
+                if not passing or time.monotonic() + wait > until or leaving.wait(wait):
+                    self._away = passing
                     raise self._fault(name, error) from error
             else:
                 self._away = False

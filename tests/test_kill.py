@@ -96,7 +96,7 @@ def test_a_signal_commits_what_is_whole_and_exits_with_75(config, tables, tmp_pa
     process = start(config, tmp_path / "r", tmp_path / "before.log")
     wait_for_commits(process, tmp_path / "r", 1)
     os.kill(process.pid, number)
-    _, words = process.communicate(timeout=10)
+    _, words = process.communicate(timeout=30)
     assert start(config, tmp_path / "r", tmp_path / "after.log").wait() == 0
 
     assert process.returncode == 75

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -132,3 +133,17 @@ def test_a_filter_that_cannot_serve_is_one_sentence(scripted, tmp_path, filters,
     """What it returns, what it is and what it closes over are checked, and no bug shows."""
     with pytest.raises(InputError, match=words):
         launch(scripted(out=str(tmp_path / "r")), filters=filters)
+
+
+def test_launch_where_signals_or_a_loop_are_not_its_own(scripted, tmp_path) -> None:
+    """From another thread, or inside an event loop as in a notebook: one sentence, and nothing is written."""
+    config = scripted(out=str(tmp_path / "r"))
+
+    async def in_a_loop() -> None:
+        launch(config)
+
+    with pytest.raises(InputError, match="in a notebook use"):
+        asyncio.run(in_a_loop())
+    with ThreadPoolExecutor(1) as threads, pytest.raises(InputError, match="needs the main thread"):
+        threads.submit(launch, config).result()
+    assert not (tmp_path / "r").exists()

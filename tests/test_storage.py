@@ -21,7 +21,7 @@ from pipeline.errors import InputError, RunStopped
 from pipeline.records import Admitted
 from pipeline.runs import open_run
 from pipeline.segment_store import tally_of
-from pipeline.shards import Shards, read_commits
+from pipeline.shards import Shards, _each, read_commits
 from pipeline.storage import folder_at
 from pipeline.testing import ScriptedEngine, run_to_end
 from tests.conftest import SECRET
@@ -503,3 +503,16 @@ def test_a_resume_in_s3_goes_on(s3, scripted, tables, tmp_path):
 
     assert tables(s3) == tables(tmp_path / "r")
     open_run(scripted(target=40), s3).close()
+
+
+def test_one_passing_fault_takes_no_patience_from_others(s3, monkeypatch):
+    """Calls beside one another are each refused once by a busy store, and all come back."""
+    monkeypatch.setattr("pipeline.storage.WAITS_S", (0.05,))
+    folder = folder_at(s3)
+    names = [f"data/{number}" for number in range(8)]
+    for name in names:
+        folder.write(name, name.encode())
+    made = failing(folder, "get_object", *[refusal(503, "SlowDown")] * 8)
+
+    assert list(_each(folder, names, folder.read)) == [name.encode() for name in names]
+    assert len(made) == 16

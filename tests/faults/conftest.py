@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import Config
+from pipeline.shards import read_commits
 from pipeline.testing import Answer, ScriptedEngine, run_to_end
 from pipeline.verify import verify
 
@@ -50,5 +51,8 @@ def ends_as_undisturbed(tables: Any, tmp_path: Path) -> Callable[..., None]:
         asyncio.run(run_to_end(config, whole, ScriptedEngine(answer)))
         assert tables(folder) == tables(whole)
         assert verify(folder, full=True).startswith("OK")
+        named = {file.path for commit in read_commits(folder) for file in commit.files}
+        there = {f"{kind}/{path.name}" for kind in ("data", "pool", "rejected") for path in (folder / kind).iterdir()}
+        assert there == named  # what no commit names, `datasets` would read all the same
 
     return require

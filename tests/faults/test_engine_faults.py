@@ -247,9 +247,9 @@ def test_an_engine_that_does_not_load(on_ray, scripted, tmp_path, gone, ends_as_
 
 def test_no_engine_that_loads(on_ray, scripted, tmp_path, ends_as_undisturbed) -> None:
     """Where none ever loads the run stops with 75, and goes on with engines that do."""
-    config = scripted(**over_two(start_timeout_s=4))
+    config = scripted(**over_two(start_timeout_s=8))
     (tmp_path / "none loads").touch()
-    with pytest.raises(RunStopped, match=r"^No engine was ready for 4 s \(.*loading") as stopped:
+    with pytest.raises(RunStopped, match=r"^No engine was ready for 8 s \(.*loading") as stopped:
         asyncio.run(disturbed(config, tmp_path / "r", tmp_path))
     (tmp_path / "none loads").unlink()
     asyncio.run(disturbed(config, tmp_path / "r", tmp_path, start_timeout_s=150))

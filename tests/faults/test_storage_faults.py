@@ -18,6 +18,7 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.errors import RunStopped
+from pipeline.shards import read_commits
 from pipeline.testing import ScriptedEngine, run_to_end
 from pipeline.testing_faults import Fault, FaultyFolder, disk_of, fail_at, kill_at
 from pipeline.verify import verify
@@ -56,6 +57,8 @@ def ends_as_undisturbed(config: Config, folder: Path, tables: Any, whole: dict[s
     assert tables(folder) == whole
     assert verify(folder, full=True).startswith("OK")
     assert not list(folder.rglob(".tmp-*"))
+    named = {file.path for commit in read_commits(folder) for file in commit.files}
+    assert {f"{kind}/{path.name}" for kind in whole for path in (folder / kind).iterdir()} == named
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "answer-lost"])

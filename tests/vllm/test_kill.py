@@ -170,7 +170,7 @@ def test_a_killed_engine_core(start, tables, tmp_path) -> None:
 @pytest.mark.slow
 def test_a_stopped_engine_core(start, tables, tmp_path) -> None:
     """SIGSTOP of vLLM's core: the engine answers and makes no token; it is killed with its core, and replaced."""
-    run = start("engine.stall_timeout_s=15", core_apart=True)
+    run = start("engine.stall_timeout_s=60", core_apart=True)
     wait_for_commits(run, tmp_path / "r", 2)
     engine, core = named(run, "ray::VllmEngine"), named(run, "VLLM::EngineCore")
     core.send_signal(signal.SIGSTOP)
