@@ -112,22 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     added = add(commands.check, "configuration, prompts, seeds, folder and cluster, before any model loads")
     add_config(added)
     added.add_argument("--no-cluster", action="store_true", help="leave out what the cluster or the endpoint has")
-    added = add(commands.status, "counts by stage and reason, tokens, rates, time left; of a live or a dead run")
-    added.add_argument("run", metavar="RUN", help="a run folder")
-    added.add_argument("--json", action="store_true", help="as JSON")
-    added = add(commands.inspect, "rows, rejects by reason, or the lineage of one of them, drawn for a person")
-    added.add_argument("run", metavar="RUN", help="a run folder")
-    added.add_argument("-n", type=_positive, default=5, metavar="ROWS", help="rows to show, spread over the run (5)")
-    added.add_argument("--rejected", action="store_true", help="what was refused instead of what was kept")
-    added.add_argument("--reason", metavar="R", help="rejects with this reason only")
-    added.add_argument(
-        "--id", metavar="ID", help="one row, instruction or seed: its prompt's demonstrations, and theirs"
-    )
-    added = add(commands.verify, "is a run folder whole: files, hashes, ledger, ids, counts, novelty; live or dead")
-    added.add_argument("run", metavar="RUN", help="a run folder")
-    added.add_argument(
-        "--full", action="store_true", help="compare every admitted instruction with all others, and not some hundreds"
-    )
+    _add_looking(add)
     _add_novelty(add(commands.novelty, "the novelty filter alone, on the rows of any JSONL or Parquet file in order"))
     _add_backtranslation(add)
     return parser
@@ -145,6 +130,25 @@ def _add_submit(add: Callable[..., argparse.ArgumentParser], add_config: Callabl
     added.add_argument("--no-wait", action="store_true", help="print the job's id and commands, and do not follow it")
     added.add_argument(
         "--stop-wait", type=_positive, default=30, metavar="SECONDS", help="from a stop of the job to its kill (30)"
+    )
+
+
+def _add_looking(add: Callable[..., argparse.ArgumentParser]) -> None:
+    added = add(commands.status, "counts by stage and reason, tokens, rates, time left; of a live or a dead run")
+    added.add_argument("run", metavar="RUN", help="a run folder")
+    added.add_argument("--json", action="store_true", help="as JSON")
+    added = add(commands.inspect, "rows, rejects by reason, or the lineage of one of them, drawn for a person")
+    added.add_argument("run", metavar="RUN", help="a run folder")
+    added.add_argument("-n", type=_positive, default=5, metavar="ROWS", help="rows to show, spread over the run (5)")
+    added.add_argument("--rejected", action="store_true", help="what was refused instead of what was kept")
+    added.add_argument("--reason", metavar="R", help="rejects with this reason only")
+    added.add_argument(
+        "--id", metavar="ID", help="one row, instruction or seed: its prompt's demonstrations, and theirs"
+    )
+    added = add(commands.verify, "is a run folder whole: files, hashes, ledger, ids, counts, novelty; live or dead")
+    added.add_argument("run", metavar="RUN", help="a run folder")
+    added.add_argument(
+        "--full", action="store_true", help="compare every admitted instruction with all others, and not some hundreds"
     )
 
 
