@@ -10,8 +10,7 @@ import re
 import sysconfig
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -22,6 +21,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 from actors.code import code_hash
 from actors.engine_pool import EnginePool
 from actors.messages import Call, EngineLost, News, Place, Pulse, Ready, StartFailure
+from actors.nodes import Resources, autoscaled_nodes, draining_nodes, resources
 from actors.novelty_pool import NoveltyPool, NoveltyWorker, Scores, WorkerLost
 from actors.scripted_engine import ScriptedActor
 from actors.vllm_engine import VllmEngine
@@ -45,43 +45,6 @@ WORKER_ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     **dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """CPUs, GPUs and custom resources of one machine."""
-
-    cpus: float
-    gpus: float
-    custom: Mapping[str, float] = field(default_factory=dict)
-
-    def engines(self, settings: EngineSettings) -> int:
-        """How many engines fit here."""
-        wanted: list[tuple[float, float]] = [(self.cpus, settings.num_cpus), (self.gpus, settings.num_gpus)]
-        wanted += [(self.custom.get(name, 0.0), amount) for name, amount in settings.resources.items()]
-        return int(min(there // amount for there, amount in wanted if amount))
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What the cluster has, and what of it is free now."""
-
-    nodes: tuple[Node, ...]
-    free_cpus: float
-    free_gpus: float
-
-    @property
-    def cpus(self) -> float:
-        return sum(node.cpus for node in self.nodes)
-
-    @property
-    def gpus(self) -> float:
-        return sum(node.gpus for node in self.nodes)
-
-    def __str__(self) -> str:
-        machines = "1 machine" if len(self.nodes) == 1 else f"{len(self.nodes)} machines"
-        free = f"({self.free_cpus:g} free) and {self.gpus:g} GPUs ({self.free_gpus:g} free)"
-        return f"{machines} with {self.cpus:g} CPUs {free}"
 
 
 def connect(num_cpus: int | None = None) -> bool:
@@ -138,14 +101,6 @@ def disconnect() -> None:
     _CORES.release_all()  # no engine of this process is left, one whose pool was never closed included
 
 
-def resources() -> Resources:
-    """What the connected cluster has and has free."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes = tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0), each) for each in alive)
-    free = ray.available_resources()
-    return Resources(nodes, free.get("CPU", 0.0), free.get("GPU", 0.0))
-
-
 def require_room(engines: Sequence[EngineSettings | None], workers: int = 0) -> Resources:
     """Raise InputError unless the cluster has room for what is asked for, and has it free now.
 
@@ -165,7 +120,8 @@ def require_room(engines: Sequence[EngineSettings | None], workers: int = 0) -> 
         each += "".join(f" and {amount:g} {resource}" for resource, amount in settings.resources.items())
         key, least = f"{name}.{'count' if settings.min is None else 'min'}", settings.least
         asked.append(f"{key} asks for {least} engines of {each}, each on one machine")
-        if not least and not any(node.engines(settings) for node in (*have.nodes, *autoscaled_nodes())):
+        coming = autoscaled_nodes() if not least and not fit else None
+        if coming is not None and not any(node.engines(settings) for node in coming):
             raise InputError(
                 f"{name}.min = 0 leaves it to an autoscaler to bring nodes, and no engine of {each} fits on any that "
                 f"it may bring, nor on those there are ({have}); lower {name}.num_gpus or {name}.num_cpus, or add "
@@ -250,28 +206,6 @@ def novelty_pool(
         return ActorWorker(remote.remote(first, workers, tokenizer, floor))
 
     return NoveltyPool(spawn, workers, note=note, **limits)
-
-
-def autoscaled_nodes() -> tuple[Node, ...]:
-    """What nodes an autoscaler may bring, one of each type; none where there is no autoscaler."""
-    try:
-        from ray._private.state import state
-
-        groups = state.get_cluster_config().node_group_configs
-        found = (dict(group.resources) for group in groups if group.max_count)
-        return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0), each) for each in found)
-    except Exception:  # noqa: BLE001 -- a private interface, and None where there is no autoscaler
-        return ()
-
-
-def draining_nodes() -> frozenset[str]:
-    """The nodes that are about to go, by Ray's ids. Ray shows this to its own libraries alone: where it moves, none."""
-    try:
-        from ray._private.state import state
-
-        return frozenset(state.get_draining_nodes())
-    except Exception:  # noqa: BLE001 -- a private interface: without it nodes go without a warning
-        return frozenset()
 
 
 # Whose turn it is to load on each node, of all pools of an event loop.
