@@ -137,8 +137,13 @@ class EnginePool:
         )
 
     def follow(self, run: Running) -> None:
-        """Serve this run. Until then all time counts as that of loading, of this pool or of something else."""
+        """Serve this run. Until then all time counts as that of loading, of this pool or of something else. Engines let go
+        at the end of a run before come back."""
         self._run = run
+        for place in self._places:
+            if place.state == "let go":
+                place.state = "waiting for room"
+                self._start_keeping(place)
 
     def _holding(self) -> Lost:
         return Lost.LOADING if self._run is None else self._run.holding()
@@ -185,12 +190,15 @@ class EnginePool:
             return
         self._none_since = time.monotonic()
         for place in self._places:
-            place.keeper = asyncio.create_task(self._keep(place))
-        self._keepers = [place.keeper for place in self._places if place.keeper is not None]
-        self._keepers.append(asyncio.create_task(self._watch()))
-        self._keepers.append(asyncio.create_task(self._heed_drains()))
-        for keeper in self._keepers:
-            keeper.add_done_callback(self._keeper_ended)
+            self._start_keeping(place)
+        for watcher in (self._watch(), self._heed_drains()):
+            self._keepers.append(asyncio.create_task(watcher))
+            self._keepers[-1].add_done_callback(self._keeper_ended)
+
+    def _start_keeping(self, place: Place) -> None:
+        place.keeper = asyncio.create_task(self._keep(place))
+        place.keeper.add_done_callback(self._keeper_ended)
+        self._keepers.append(place.keeper)
 
     def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
         """A keeper ends only when the pool stops: anything else is a fault of ours, and must not pass in silence."""

@@ -665,6 +665,9 @@ async def test_at_the_end_of_a_run_some_engine_always_stays() -> None:
         await asyncio.sleep(0.1)
         assert [one.closed, two.closed].count(True) == 1
         assert await ask(pool, "a") == completion("a")
+        pool.follow(FakeRun(Lost.WINDOW, 1))
+        await until(lambda: len(pool.handles) == 2 and pool.stats().engines[0].state != "let go")
+        assert "let go" not in {engine.state for engine in pool.stats().engines}
 
 
 async def test_engines_that_open_units_need_are_not_given_up() -> None:
