@@ -137,12 +137,10 @@ class EnginePool:
         )
 
     def follow(self, run: Running) -> None:
-        """Serve this run. Until then all time counts as that of loading, of this pool or of something else. Engines let go
-        at the end of a run before come back."""
+        """Serve this run; engines that were let go at another's end come back."""
         self._run = run
         for place in self._places:
             if place.state == "let go":
-                place.state = "waiting for room"
                 self._start_keeping(place)
 
     def _holding(self) -> Lost:
@@ -196,7 +194,7 @@ class EnginePool:
             self._keepers[-1].add_done_callback(self._keeper_ended)
 
     def _start_keeping(self, place: Place) -> None:
-        place.keeper = asyncio.create_task(self._keep(place))
+        place.keeper = asyncio.create_task(self._keep(place, place.keeper))
         place.keeper.add_done_callback(self._keeper_ended)
         self._keepers.append(place.keeper)
 
@@ -215,8 +213,10 @@ class EnginePool:
         if self._stopped is not None:
             raise self._stopped
 
-    async def _keep(self, place: Place) -> None:
+    async def _keep(self, place: Place, before: asyncio.Task[None] | None) -> None:
         """Keep one place filled for as long as the pool is open: spawn, load, exchange, and again."""
+        if before is not None:  # it may still be closing what filled the place
+            await asyncio.wait([before])
         while self._stopped is None:
             place.handle = handle = self._spawn(place.index)
             in_flight: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest_asyncio
 
 from actors import cluster
 from actors.engine_pool import EnginePool
+from pipeline.engine import Lost
 from pipeline.engine_settings import EngineSettings
 from pipeline.models import model_path
 from tests.vllm.server import NAME, make_chat_model, serve
@@ -42,6 +44,25 @@ async def vllm_pool(ray_session: None, vllm_settings: EngineSettings) -> AsyncIt
     await pool.start()
     yield pool
     await pool.close()
+
+
+class Waiting:
+    """A run that has not come to its end."""
+
+    open_units = 0
+
+    def holding(self) -> Lost:
+        return Lost.WINDOW
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def pool(vllm_pool: EnginePool) -> EnginePool:
+    """The shared pool with both of its engines ready, also where one was let go at the end of another test's run."""
+    vllm_pool.follow(Waiting())
+    async with asyncio.timeout(120):
+        while vllm_pool.stats().ready < 2:
+            await asyncio.sleep(0.05)
+    return vllm_pool
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,12 @@ from pipeline.testing import run_to_end
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_a_run_on_two_vllm_engines(vllm_pool: EnginePool, tables, tmp_path) -> None:
+async def test_a_run_on_two_vllm_engines(pool: EnginePool, tables, tmp_path) -> None:
     """Two engines bootstrap novel instructions with instances into a folder that `datasets` opens; both serve."""
-    before = [engine.answered for engine in vllm_pool.stats().engines]
+    before = [engine.answered for engine in pool.stats().engines]
     config = load_config("shipped:demo.toml", ("target=60", "window=3"))
-    run = await run_to_end(config, tmp_path / "r", vllm_pool)
-    served = [engine.answered - old for engine, old in zip(vllm_pool.stats().engines, before, strict=True)]
+    run = await run_to_end(config, tmp_path / "r", pool)
+    served = [engine.answered - old for engine, old in zip(pool.stats().engines, before, strict=True)]
     counters, rows = run.state.counters, tables(tmp_path / "r")
 
     assert counters.admitted == 60

@@ -8,12 +8,10 @@ import signal
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from actors import cluster
 from actors.engine_pool import EnginePool
 from actors.vllm_engine import engine_options
-from pipeline.engine import Lost
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import ContentFault, InputError
 from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Stage
@@ -34,25 +32,6 @@ def request(
     """A greedy request, unless told otherwise."""
     sampling = Sampling(max_tokens, temperature, 1.0, 0, 0.0, 0.0, 0.0, 1.0, stop)
     return Request(RequestKey(unit, Stage.INSTANCES), prompt, sampling, choices)
-
-
-class Waiting:
-    """A run that has not come to its end."""
-
-    open_units = 0
-
-    def holding(self) -> Lost:
-        return Lost.WINDOW
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def pool(vllm_pool: EnginePool) -> EnginePool:
-    """The shared pool with both of its engines ready, also where one was let go at the end of another test's run."""
-    vllm_pool.follow(Waiting())
-    async with asyncio.timeout(120):
-        while vllm_pool.stats().ready < 2:
-            await asyncio.sleep(0.05)
-    return vllm_pool
 
 
 async def test_a_completion_has_its_text_and_true_token_counts(pool: EnginePool, model_folder: Path) -> None:
