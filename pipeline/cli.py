@@ -33,7 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (KeyboardInterrupt, SystemExit):  # by SIGTERM; while a cluster is joined, Ray makes the latter of it
+    except KeyboardInterrupt:
+        return _complain("interrupted; run the same command again to go on", RunStopped.exit_code)
+    except SystemExit as ended:  # of SIGTERM by Ray, while a cluster is joined; of `| head` by rich
+        if ended.code != signal.SIGTERM:
+            return 0
         return _complain("interrupted; run the same command again to go on", RunStopped.exit_code)
     except OSError as error:
         return _complain(f"storage failed ({error}); mend it and run the same command again", RunStopped.exit_code)

@@ -32,6 +32,7 @@ from pipeline.export_rows import Source, open_source
 from pipeline.export_split import Split
 from pipeline.row_files import ENDINGS
 from pipeline.row_writer import require_new, terminated_as_interrupted, whole_file
+from pipeline.shards import MANIFEST
 from pipeline.storage import OBJECT_STORES
 
 _FAILED = "storage failed ({}); nothing is written: mend it and begin anew"
@@ -70,6 +71,11 @@ def export_rows(
     the run's seeds before its rows. `folder` is for a folder alone. Raises InputError, and RunStopped where the disk
     fails or somebody interrupts.
     """
+    for around in (out, *out.absolute().parents):
+        if (around / MANIFEST).exists():
+            raise InputError(
+                f"{out}: that lies in the run folder {around}, which holds its own rows alone; name another"
+            )
     as_folder = _is_folder(out)
     if as_folder:
         require_empty(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline import cli
 from pipeline.report import read_rows
+from pipeline.testing import ScriptedEngine, run_to_end
 
 SCRIPTED = """
 name = "c"
@@ -228,3 +230,12 @@ def test_the_summary_goes_to_stdout_and_progress_to_stderr(config, tmp_path):
     assert "admitted 20/20" in done.stderr
     assert "\x1b" not in done.stderr
     assert done.stdout.startswith("run c in ")
+
+
+def test_a_reader_of_rows_that_goes_away_is_no_interrupt(scripted, tmp_path) -> None:
+    """`inspect | head` ends quietly with 0, also where the rows are drawn."""
+    asyncio.run(run_to_end(scripted(target=60), tmp_path / "r", ScriptedEngine()))
+    command = f"{sys.executable} -m pipeline inspect {tmp_path / 'r'} -n 50; echo $? >&2"
+    done = subprocess.run(["sh", "-c", f"({command}) | head -1"], capture_output=True, text=True, timeout=60)
+
+    assert done.stderr.strip() == "0"

@@ -101,3 +101,14 @@ def test_nothing_is_replaced_and_nothing_half_written(tmp_path, capsys) -> None:
     assert (tmp_path / "there.jsonl").read_text() == "mine"
     assert not (tmp_path / "new.jsonl").exists()
     assert "line 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "data/more.parquet", "data/out"])
+def test_a_run_folder_is_no_place_for_an_export(scripted, tmp_path, capsys, name) -> None:
+    """A file or folder in a run's own would be read as its rows, or removed by its next start: exit 2, nothing made."""
+    asyncio.run(run_to_end(scripted(target=10), tmp_path / "r", ScriptedEngine()))
+    before = sorted(tmp_path.rglob("*"))
+
+    assert main(["export", str(tmp_path / "r"), str(tmp_path / "r" / name), "--format", "messages"]) == 2
+    assert "that lies in the run folder" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
