@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import resource
 import subprocess
@@ -31,8 +32,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.driver_engines import SimulatedEngine, Simulator, Texts
-from bench.driver_meter import Meter, Stacks, Threads, worker_pids
+from driver_engines import SimulatedEngine, Simulator, Texts
+from driver_meter import Meter, Stacks, Threads, worker_pids
+
 from pipeline.config import Config, load_config
 from pipeline.driver import Driver
 from pipeline.errors import RunStopped
@@ -290,11 +292,14 @@ def main() -> None:
         options.pool = [2_000]
         given += ["--engines", "8", "--seconds", "15", "--warm-s", "15", "--slow", "1", "--corpus", "8000"]
     RESULTS.mkdir(exist_ok=True)
+    # Ray's workers load the simulators from here.
+    paths = [str(Path(__file__).parent), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     results: list[Result] = []
     for recipe in options.recipes:
         for held in options.pool:
-            command = [sys.executable, "-m", "bench.driver", *given, "--one", recipe, str(held)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            command = [sys.executable, __file__, *given, "--one", recipe, str(held)]
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
             found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
             if not found:
                 sys.exit(f"{recipe} with {held} held failed:\n{done.stderr[-4000:]}")

@@ -20,8 +20,6 @@ target = 250
 window = 8
 [engine]
 kind = "scripted"
-[engine.scripted]
-delay_s = 0.02
 [shards]
 rows = 60
 """
@@ -36,17 +34,15 @@ source = "{source}"
 min_score = 3
 [engine]
 kind = "scripted"
-[engine.scripted]
-delay_s = 0.02
 [shards]
 rows = 20
 """
 
 
-def start(config: Path, folder: Path, call_log: Path) -> subprocess.Popen[bytes]:
-    """The real command in a process of its own."""
+def start(config: Path, folder: Path, call_log: Path, *, delay_s: float = 0.02) -> subprocess.Popen[bytes]:
+    """The real command in a process of its own; an answer takes `delay_s`."""
     command = [sys.executable, "-m", "pipeline", "run", str(config), "--out", str(folder)]
-    options = ["--set", f"engine.scripted.call_log={call_log}"]
+    options = ["--set", f"engine.scripted.call_log={call_log}", "--set", f"engine.scripted.delay_s={delay_s}"]
     return subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -93,7 +89,7 @@ def test_killed_and_started_again(config, tables, tmp_path, commits_seen):
 def test_a_signal_commits_what_is_whole_and_exits_with_75(config, tables, tmp_path, number):
     """SIGINT and SIGTERM end the run with 75, one sentence and no traceback; the same command then completes it."""
     assert start(config, tmp_path / "whole", tmp_path / "whole.log").wait() == 0
-    process = start(config, tmp_path / "r", tmp_path / "before.log")
+    process = start(config, tmp_path / "r", tmp_path / "before.log", delay_s=0.3)  # long enough to be stopped in it
     wait_for_commits(process, tmp_path / "r", 1)
     os.kill(process.pid, number)
     _, words = process.communicate(timeout=30)
