@@ -21,8 +21,9 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 from actors.code import code_hash
 from actors.engine_pool import EnginePool
 from actors.messages import Call, EngineLost, News, Place, Pulse, Ready, StartFailure
-from actors.nodes import Resources, autoscaled_nodes, draining_nodes, resources
+from actors.nodes import Resources, autoscaled_nodes, draining_nodes, node_of, resources
 from actors.novelty_pool import NoveltyPool, NoveltyWorker, Scores, WorkerLost
+from actors.reach import require_cluster
 from actors.scripted_engine import ScriptedActor
 from actors.vllm_engine import VllmEngine
 from pipeline.adapters import lora_adapter
@@ -39,6 +40,7 @@ PASSED_ON = ("VLLM_CPU_CI_ENV",)
 # Parts of Ray's words for deaths that no request can have caused: the machine went, Ray or we took the process away.
 BLAMELESS = ("its node has died", "node was terminated", "running low on memory", "ray.kill")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+AT = re.compile(r"\bip=([^\s,)]+)")
 MISSING = re.compile(r"No module named '([\w.]+)'")  # in what Ray says of an actor that was never made
 # A novelty worker is one thread on one core. Ray shows all GPUs to an actor that asked for none.
 WORKER_ENVIRONMENT = {
@@ -56,6 +58,8 @@ def connect(num_cpus: int | None = None) -> bool:
     if ray.is_initialized():
         return False
     address = os.environ.get("RAY_ADDRESS")
+    if address:
+        require_cluster(address)
     try:
         if address:
             ray.init(address=address, logging_level="WARNING", log_to_driver=False)
@@ -160,24 +164,30 @@ def engine_pool(settings: EngineSettings, note: Callable[..., None] | None = Non
 
 
 def actor_pool(engine: type[Any], arguments: tuple[Any, ...], settings: EngineSettings, **limits: Any) -> EnginePool:
-    """A pool of actors of any class with VllmEngine's methods; `limits` go to EnginePool."""
+    """A pool of actors of any class with VllmEngine's methods; `limits` go to EnginePool.
+
+    A node that lacks this code, or has another, gets no second engine: the rest of them serve.
+    """
     passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    remote = ray.remote(engine).options(
-        num_cpus=settings.num_cpus,
-        num_gpus=settings.num_gpus,
-        resources=settings.resources or None,
-        max_concurrency=16,  # one exchange, pings, and a close
-        max_restarts=0,  # the pool replaces what has died: a restarted actor would have no model
-        max_task_retries=0,
-        runtime_env={"env_vars": passed_on},
-    )
-
-    def spawn(index: int) -> ActorEngine:
-        return ActorEngine(remote.remote(*arguments), _CORES, settings.num_cpus if settings.num_gpus == 0 else 0)
-
+    remote = ray.remote(engine)
+    options = {
+        "num_cpus": settings.num_cpus,
+        "num_gpus": settings.num_gpus,
+        "resources": settings.resources or None,
+        "max_concurrency": 16,  # one exchange, pings, and a close
+        "max_restarts": 0,  # the pool replaces what has died: a restarted actor would have no model
+        "max_task_retries": 0,
+        "runtime_env": {"env_vars": passed_on},
+    }
     watched = ("start_timeout_s", "room_timeout_s", "silent_timeout_s", "stall_timeout_s")
     limits = {**{name: getattr(settings, name) for name in watched}, **limits}
     limits = {"code": code_hash(), "turn": _turn, "draining": draining_nodes, "batch": settings.batch, **limits}
+    strange = _Strange(limits["code"], limits.get("note"))
+
+    def spawn(index: int) -> ActorEngine:
+        actor = remote.options(**options, **strange.avoided()).remote(*arguments)
+        return ActorEngine(actor, _CORES, settings.num_cpus if settings.num_gpus == 0 else 0, strange)
+
     return EnginePool(spawn, engines=settings.most, slots=settings.slots, **limits)
 
 
@@ -218,6 +228,33 @@ def _turn(node: str) -> asyncio.Lock:
     return _TURNS.setdefault(asyncio.get_running_loop(), defaultdict(asyncio.Lock))[node]
 
 
+class _Strange:
+    """The nodes that cannot run this code, as a pool's engines have found them; they are tried once each."""
+
+    def __init__(self, code: str | None, note: Callable[..., None] | None) -> None:
+        self._code = code
+        self._note = note
+        self._found: dict[str, str] = {}  # what is wrong with each node
+        self._told: set[str] = set()
+
+    def look_at(self, place: Place) -> None:
+        """Remember the node of an engine that runs by other code."""
+        if self._code is not None and place.code != self._code:
+            self.add(place.node, f"{place.host} runs other code of InstructMill")
+
+    def add(self, node: str, why: str) -> None:
+        if node:
+            self._found[node] = why
+
+    def avoided(self) -> dict[str, Any]:
+        """Ray's option for an actor that is not to come to any of them; told of each of them once."""
+        for node in self._found.keys() - self._told:
+            self._told.add(node)
+            if self._note:
+                self._note("node_given_up", node=node, why=self._found[node])
+        return {"label_selector": {"ray.io/node-id": f"!in({','.join(sorted(self._found))})"}} if self._found else {}
+
+
 class _Cores:
     """Which cores of which host this process's CPU engines hold, of all its pools, so that no two share one."""
 
@@ -246,7 +283,8 @@ _CORES = _Cores()
 class ActorEngine:
     """One engine actor as the pool sees it (`EngineHandle`). Ray's errors become EngineLost here."""
 
-    def __init__(self, actor: Any, cores: _Cores, cores_wanted: int) -> None:
+    def __init__(self, actor: Any, cores: _Cores, cores_wanted: int, strange: _Strange) -> None:
+        self._strange = strange
         self._actor = actor
         self._cores = cores
         self._cores_wanted = cores_wanted
@@ -254,7 +292,13 @@ class ActorEngine:
 
     async def place(self) -> Place:
         placed: Awaitable[Place] = self._actor.place.remote()
-        self._place = place = await _answered(placed)
+        try:
+            self._place = place = await _answered(placed)
+        except EngineLost as lost:
+            if lost.configuration:
+                self._strange.add(node_of(self._actor._actor_id.hex()), lost.detail)
+            raise
+        self._strange.look_at(place)
         return place
 
     async def start(self) -> Ready | StartFailure:
@@ -320,9 +364,10 @@ async def _answered(reference: Awaitable[T]) -> T:
     except RayActorError as error:
         text = " ".join(ANSI.sub("", str(error)).split())
         if missing := MISSING.search(text):
+            host = f"node {at[1]}" if (at := AT.search(text)) else "a node"
             raise EngineLost(
-                f"a node cannot import InstructMill (no module {missing[1]!r} there): put the wheel into its image, or "
-                "take a clone along as the working dir",
+                f"{host} cannot import InstructMill (no module {missing[1]!r} there): install instructmill[vllm] in "
+                "its image, or, where it has all but the package itself, take a clone along as the working dir",
                 blameless=True,
                 configuration=True,
             ) from error

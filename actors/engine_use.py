@@ -21,6 +21,7 @@ class EngineTime:
         self._gauges = Gauges()
         self._before = Gauges()  # what processes that are gone have done
         self._full = 0.0
+        self._running_s = self._waiting_s = self._kv_use_s = 0.0
         self._lost: defaultdict[Lost, float] = defaultdict(float)
 
     def loading(self) -> None:
@@ -32,12 +33,15 @@ class EngineTime:
         share = min(1.0, (gauges.running + gauges.waiting) / self._batch)
         moment = self._moment()
         self._full += share * moment
+        self._running_s += gauges.running * moment
+        self._waiting_s += gauges.waiting * moment
+        self._kv_use_s += gauges.kv_use * moment
         self._lost[holding] += (1 - share) * moment
         self._gauges = gauges
 
     def idle(self, holding: Lost) -> None:
         """It has had nothing to do until now."""
-        self.serving(replace(self._gauges, running=0, waiting=0), holding)
+        self.serving(replace(self._gauges, running=0, waiting=0, kv_use=0.0), holding)
 
     def gone(self, ages_s: Iterable[float]) -> None:
         """The process is gone or let go; `ages_s` is for how long it had worked on each request that died with it."""
@@ -62,6 +66,9 @@ class EngineTime:
             generated_tokens=done.generated_tokens,
             busy=done.busy_s,
             full=self._full,
+            running_s=self._running_s,
+            waiting_s=self._waiting_s,
+            kv_use_s=self._kv_use_s,
             lost=dict(self._lost),
         )
 

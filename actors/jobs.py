@@ -19,15 +19,14 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
+from actors.reach import REACH_S, refused
 from pipeline.console import printable
 from pipeline.errors import InputError, RunStopped
 from pipeline.submit import PENDING, RUNNING, End, Job, already_there, job_commands, next_id
 
-REACH_S = 15.0  # how long a cluster may take to answer at all
 LOOK_S = 20.0  # while a log is silent, the job is looked at so often
 LAST_S = 5.0  # how long the last lines of a log may take once the job has ended
 CUT = (RuntimeError, OSError, aiohttp.ClientError)  # how Ray's client fails where an answer is none or a bad one
-TOKEN = "RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN, in a file that RAY_AUTH_TOKEN_PATH names, or in ~/.ray"
 
 T = TypeVar("T")
 
@@ -45,7 +44,7 @@ class Jobs:
             with _no_other_address():
                 self._client = JobSubmissionClient(address)
         except AuthenticationError as error:
-            raise _refused(address, error) from None
+            raise refused(f"the cluster at {address}", str(error)) from None
         except (RuntimeError, OSError, KeyError, ValueError) as error:
             cause = (
                 "nothing answers" if isinstance(error, ConnectionError | requests.ConnectionError) else _short(error)
@@ -147,16 +146,6 @@ def _no_other_address() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
-
-
-def _refused(address: str, error: AuthenticationError) -> InputError:
-    """What is wrong with the token. Ray's own words are long, and name no address."""
-    text = str(error)
-    if "Invalid" in text:
-        return InputError(f"the cluster at {address} refuses this token; set {TOKEN}/auth_token, as the cluster has it")
-    if "cannot be opened" in text:
-        return InputError(f"RAY_AUTH_TOKEN_PATH={os.environ.get('RAY_AUTH_TOKEN_PATH')}: cannot be read, or is empty")
-    return InputError(f"the cluster at {address} asks for a token, and none was sent; set {TOKEN}/auth_token")
 
 
 def _short(error: BaseException) -> str:

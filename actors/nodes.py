@@ -1,6 +1,6 @@
-"""The machines of the connected cluster: what they have, which ones may come, and which are about to go.
+"""The machines of the connected cluster: what they have, which ones may come, which are about to go, who is where.
 
-The last two Ray shows to its own libraries alone: where it moves them, neither is known.
+All but the first Ray shows to its own libraries alone: where it moves them, none is known.
 """
 
 from __future__ import annotations
@@ -72,6 +72,16 @@ def autoscaled_nodes() -> tuple[Node, ...] | None:
         return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0), each) for each in found)
     except Exception:  # noqa: BLE001 -- a private interface, and None where there is no autoscaler
         return None
+
+
+def node_of(actor_id: str | None) -> str:
+    """Ray's id of the node that an actor is or was on; empty where that is not known. Ray shows it to itself alone."""
+    try:
+        from ray._private.state import state
+
+        return str(state.actor_table(actor_id)["Address"]["NodeID"]) if actor_id else ""
+    except Exception:  # noqa: BLE001 -- a private interface
+        return ""
 
 
 def draining_nodes() -> frozenset[str]:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.code import code_hash, node_id
 from actors.messages import Answer, Call, Failed, News, Place, Pulse, Ready, Refused, StartFailure
+from actors.vllm_faults import Printed, start_failure
 from actors.vllm_stats import EngineCounts, core_ended
 from pipeline.adapters import adapter_rank, lora_adapter
 from pipeline.chat import dropped_tokens, render
@@ -130,16 +131,13 @@ class VllmEngine:
         cores: tuple[int, ...],
     ) -> None:
         began = time.monotonic()
+        printed = Printed()
         try:
             engine, version = self._build(cores)
         except Exception as error:  # noqa: BLE001 - vLLM raises anything here; it becomes the answer to start()
             traceback.print_exc()
-            detail, configuration = _sentence(error), _is_configuration(error)
-            if not configuration:  # vLLM's words may point to what its own processes have printed
-                detail += (
-                    f" (more in the log of process {os.getpid()} on {socket.gethostname()}, in Ray's session folder)"
-                )
-            loop.call_soon_threadsafe(started.set_result, StartFailure(detail, configuration))
+            failure = start_failure(error, self._settings, printed.text())
+            loop.call_soon_threadsafe(started.set_result, failure)
             return
         self._engine, self._ready = engine, True
         ready = Ready(
@@ -368,22 +366,6 @@ def sampling_params(request: Request, step: Step | None = None) -> SamplingParam
         logprob_token_ids=token_ids,
         logprobs=len(token_ids) if token_ids else None,  # as vLLM wants it beside logprob_token_ids
     )
-
-
-def _is_configuration(error: BaseException) -> bool:
-    """Is this a wrong option or model, rather than a machine or a network in trouble?"""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConnectionError | TimeoutError | MemoryError):
-            return False
-        cause = cause.__cause__ or cause.__context__
-    return isinstance(error, ValueError | TypeError | OSError | ImportError | LookupError | NotImplementedError)
-
-
-def _sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = text.split(" [type=")[0].split(" For further information")[0]  # pydantic's tail
-    return text if len(text) <= 400 else text[:397] + "..."
 
 
 def _die(why: str) -> None:

@@ -56,6 +56,9 @@ class EngineUse:
     generated_tokens: int = 0
     busy: float = 0.0  # seconds in which an engine had something to do, however little
     full: float = 0.0  # seconds in use, for what was lost later too
+    running_s: float = 0.0  # of requests that were decoded: two for a second are two
+    waiting_s: float = 0.0  # of requests that waited inside the engines
+    kv_use_s: float = 0.0  # of a full KV cache: half of it in use for two seconds is one
     lost: Mapping[Lost, float] = field(default_factory=dict)
 
     @property
@@ -68,8 +71,18 @@ class EngineUse:
 
     @property
     def time(self) -> dict[str, float]:
-        """Seconds in use, as "full", and those lost, by their cause: what a run's counters keep."""
-        return {"full": self.full, **{cause.value: self.lost.get(cause, 0.0) for cause in Lost}}
+        """What a run's counters keep: seconds in use, as "full", and those lost, by their cause. Beside them stand the
+        seconds with something to do and those of requests and of the KV cache, and the prefix cache's tokens."""
+        return {
+            "full": self.full,
+            **{cause.value: self.lost.get(cause, 0.0) for cause in Lost},
+            "busy": self.busy,
+            "running": self.running_s,
+            "waiting": self.waiting_s,
+            "kv_use": self.kv_use_s,
+            "prefix_queries": self.prefix_queries,
+            "prefix_hits": self.prefix_hits,
+        }
 
     def __add__(self, other: EngineUse) -> EngineUse:
         ready = self.ready + other.ready
@@ -86,6 +99,9 @@ class EngineUse:
             generated_tokens=self.generated_tokens + other.generated_tokens,
             busy=self.busy + other.busy,
             full=self.full + other.full,
+            running_s=self.running_s + other.running_s,
+            waiting_s=self.waiting_s + other.waiting_s,
+            kv_use_s=self.kv_use_s + other.kv_use_s,
             lost={cause: self.lost.get(cause, 0.0) + other.lost.get(cause, 0.0) for cause in Lost},
         )
 
@@ -94,14 +110,6 @@ def useful_and_all(time: Mapping[str, float]) -> tuple[float, float]:
     """Seconds of useful engine time, and of all of it, out of `EngineUse.time`."""
     useful = time.get("full", 0.0) - time.get(Lost.REDONE, 0.0)
     return useful, useful + sum(time.get(cause, 0.0) for cause in Lost)
-
-
-def lost_shares(time: Mapping[str, float]) -> str:
-    """`; lost: window 5%, loading 3%`, the largest first, what is under half a percent left out."""
-    whole = useful_and_all(time)[1] or 1.0
-    shares = sorted(((time.get(cause, 0.0) / whole, cause.value) for cause in Lost), reverse=True)
-    named = ", ".join(f"{cause} {share:.0%}" for share, cause in shares if share >= 0.005)
-    return f"; lost: {named}" if named else ""
 
 
 class Engine(Protocol):

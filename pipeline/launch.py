@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import threading
@@ -29,7 +30,7 @@ from pipeline.novelty import NoveltyIndex
 from pipeline.plan import Plan
 from pipeline.pool import Pool
 from pipeline.preview import first_segment
-from pipeline.progress import Progress, while_waiting
+from pipeline.progress import Progress, log_engines, while_waiting
 from pipeline.report import summary
 from pipeline.runs import Run, open_planned, plan_for
 from pipeline.scoring import Scorer
@@ -126,6 +127,7 @@ async def _drive(opened: Run, signals: _Signals) -> None:
         signals.stop = driver.stop
         progress = asyncio.gather(
             Progress(driver, config.resolved_target, units, config.budget.units).draw(),
+            log_engines(driver, opened.event),
             _export(driver, opened.plan),
         )
         try:
@@ -166,10 +168,12 @@ async def _export(driver: Driver, plan: Plan) -> None:
 
 
 def _note(opened: Run, event: str, **values: Any) -> None:
-    """Log what engines say; a server in trouble is told of at once too."""
+    """Log what engines say; a server in trouble and a node that is of no use are told of at once too."""
     opened.event(event, **values)
     if event == "endpoint_retry":
         print(f"endpoint: {values['fault']}; asked again in {values['wait_s']:g} s", file=sys.stderr)
+    if event == "node_given_up":
+        print(f"a node gets no more engines: {values['why']}", file=sys.stderr)
 
 
 class _Signals:
@@ -381,7 +385,9 @@ async def _start_group(
     what = f"loading {settings.model or 'the script'} on {number} {kind}(s)"
     try:
         await while_waiting(pool.start(), what)
-    except BaseException:
+    except BaseException as error:
         await pool.close()
+        if isinstance(error, InputError) and key != "engine":  # what would mend it is in this table
+            raise InputError(re.sub(r"\bengine\.(?=\w)", f"{key}.", str(error))) from None
         raise
     return pool

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from pipeline.console import clock, write_line
 from pipeline.driver import Driver
-from pipeline.engine import EngineUse, lost_shares
+from pipeline.engine_facts import standing, standing_line
 from pipeline.unit import Units
 
 PLAIN_EVERY_S = 10.0
@@ -41,22 +41,12 @@ async def while_waiting(work: Awaitable[T], what: str, quiet_s: float = 0.0) -> 
             sys.stderr.write("\n")
 
 
-def engine_line(use: EngineUse | None) -> str:
-    """What the engines do just now, and where their time has gone; empty where that is not known."""
-    if use is None:
-        return ""
-    coming = [f"{use.loading} loading"] if use.loading else []
-    absent = use.engines - use.ready - use.loading
-    coming += [f"{absent} not here"] if absent else []
-    parts = [f"engines {use.ready}/{use.engines}" + (f" ({', '.join(coming)})" if coming else "")]
-    parts.append(f"running {use.running:,} (+{use.waiting:,} waiting)")
-    if use.kv_use:
-        parts.append(f"KV {use.kv_use:.0%}")
-    if use.prefix_queries:
-        parts.append(f"prefix hits {use.prefix_hits / use.prefix_queries:.0%}")
-    if use.seconds:
-        parts.append(f"busy {use.busy / use.seconds:.0%}  useful {use.useful / use.seconds:.0%}{lost_shares(use.time)}")
-    return "  ".join(parts)
+async def log_engines(driver: Driver, note: Callable[..., None]) -> None:
+    """Tell `note` every ten seconds what the engines do, for who asks how the run stands. Until cancelled."""
+    while True:
+        await asyncio.sleep(PLAIN_EVERY_S)
+        if use := driver.use():
+            note("engines", **standing(use))
 
 
 class Progress:
@@ -88,7 +78,8 @@ class Progress:
 
     def _write(self) -> None:
         """One line on a terminal; in a log the engines have a line of their own."""
-        engines = engine_line(self._driver.use())
+        use = self._driver.use()
+        engines = standing_line(standing(use)) if use else ""
         if sys.stderr.isatty():
             write_line("  ".join(filter(None, [self.line(), engines])))
             return

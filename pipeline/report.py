@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pipeline.console import clock
 from pipeline.counters import Counters
-from pipeline.engine import lost_shares, useful_and_all
+from pipeline.engine_facts import facts_lines, facts_of, standing_line
 from pipeline.reading import open_folder
 from pipeline.runs import is_running, read_events
 from pipeline.segment_store import read_parts, tally_of
@@ -65,14 +66,8 @@ def count_lines(counters: Counters) -> list[str]:
             f"{'time':<14}{clock(counters.seconds):>10}, {made / counters.seconds:.2f} {what}/s, "
             f"{tokens:,.0f} tokens/s generated"
         )
-    useful, whole = useful_and_all(counters.engine_time)
-    if whole:
-        rows = counters.examples / whole * 3600
-        lines.append(
-            f"{'engine time':<14}{clock(whole):>10}, {useful / whole:.0%} useful{lost_shares(counters.engine_time)}; "
-            f"{rows:,.0f} rows per engine-hour"
-        )
-    return lines
+    engines = facts_of(counters.engine_time, counters.examples)
+    return lines + (facts_lines(engines) if engines else [])
 
 
 def status(folder: Place) -> dict[str, Any]:
@@ -81,7 +76,8 @@ def status(folder: Place) -> dict[str, Any]:
     last, counters = commits[-1], Counters.from_json(commits[-1].counters)
     running = is_running(folder)
     rate = counters.admitted / counters.seconds if counters.seconds else 0.0
-    starts = [event for event in read_events(folder) if event["event"] == "start"]
+    events = read_events(folder)
+    starts = [event for event in events if event["event"] == "start"]
     target = starts[-1]["target"]  # the manifest has that of the first attempt
     tally, units = tally_of(folder), _units_in_all(folder, manifest)
     return {
@@ -101,12 +97,26 @@ def status(folder: Place) -> dict[str, Any]:
         "generated_tokens_per_s": round(counters.completion_tokens.total() / counters.seconds, 1)
         if counters.seconds
         else 0.0,
+        "engines": facts_of(counters.engine_time, counters.examples),
+        "engines_now": _engines_now(events) if running else None,
         "units": units,
         "eta_s": _eta(counters, target, units) if running else None,
         "machine_made_share": round(counters.machine_made / counters.demonstrations, 3)
         if counters.demonstrations
         else 0.0,
     }
+
+
+def _engines_now(events: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What the engines of a live run did when that was last written down, and how many seconds ago that was; None where
+    this attempt has not said it yet."""
+    for event in reversed(events):
+        if event["event"] == "engines":
+            now = {name: value for name, value in event.items() if name not in ("time", "event")}
+            return {**now, "age_s": max(round(time.time() - event["time"]), 0)}
+        if event["event"] == "start":
+            break
+    return None
 
 
 def _units_in_all(folder: Place, manifest: Mapping[str, Any]) -> int | None:
@@ -135,6 +145,8 @@ def status_text(facts: Mapping[str, Any]) -> str:
         lines.append(f"  {'target':<14}{facts['target']:>10,}, {counters.admitted:,} admitted{eta}")
     elif facts["units"] is not None:
         lines.append(f"  {'in all':<14}{facts['units']:>10,} units, {counters.units:,} done{eta}")
+    if now := facts["engines_now"]:
+        lines.append(f"  {clock(now['age_s'])} ago: {standing_line(now)}")
     counts = (*corpus_lines(facts["folder"]), *count_lines(counters))
     return "\n".join([*lines, *(f"  {line}" for line in counts)])
 

@@ -66,7 +66,7 @@ def make_job(
     shipped = config_path.startswith("shipped:")
     folder = _working_dir(config_path, working_dir, shipped)
     config = load_config(config_path, overrides, out)
-    remarks = [*_check_run_folder(config), *_check_inputs(config, folder)]
+    remarks = [*_check_run_folder(config), *_check_models(config, folder), *_check_inputs(config, folder)]
     if folder is not None and _holds_more(folder, LARGE):
         remarks.append(
             f"the working dir {folder} holds more than {LARGE >> 20} MiB, less what its .gitignore and .rayignore "
@@ -191,6 +191,11 @@ def _lies_in(path: str, folder: Path) -> bool:
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 
+def _stays_inside(path: str) -> bool:
+    """Whether a relative path stays in the folder it starts in, whatever that is called: a job's has another name."""
+    return os.path.normpath(path).split(os.sep)[0] != ".."
+
+
 def _check_run_folder(config: Config) -> Iterator[str]:
     if config.out is None:
         raise InputError("the run folder is not named: set `out` in the configuration, or give --out s3://bucket/run")
@@ -208,6 +213,39 @@ def _check_run_folder(config: Config) -> Iterator[str]:
     )
 
 
+def _check_models(config: Config, folder: Path | None) -> Iterator[str]:
+    """Model folders by a relative path: the job starts in what is sent, so they must be in it. Raises InputError."""
+    for key, path in _models(config):
+        if path.startswith(("/", "~", "shipped:")):
+            continue
+        here = Path(path).exists()
+        sent = folder is not None and _stays_inside(path) and (folder / path).exists()
+        if not (here or sent or path.startswith(("./", "../")) or path.count("/") > 1):
+            continue  # a name on the hub
+        if not sent:
+            what = "a folder here" if here else "no name on the hub"
+            raise InputError(
+                f"{key} = {path!r} is {what}, and not in what the job gets; name a folder that every node has by its "
+                "whole path, or move it into the working dir"
+            )
+        yield (
+            f"{key} = {path!r} goes to every node with the working dir, unless its .gitignore or .rayignore names it"
+        )
+
+
+def _models(config: Config) -> Iterator[tuple[str, str]]:
+    """The models and adapters that engines load, under their keys."""
+    for name, engine in (("engine", config.engine), ("judge", config.judge)):
+        if engine is None or engine.kind != "vllm":
+            continue
+        if engine.model is not None:
+            yield f"{name}.model", engine.model
+        modules = engine.vllm.get("lora_modules")
+        for module in modules if isinstance(modules, list) else []:
+            if isinstance(module, dict) and isinstance(module.get("path"), str):
+                yield f"{name}.vllm.lora_modules", module["path"]
+
+
 def _check_inputs(config: Config, folder: Path | None) -> Iterator[str]:
     """Read what the run reads, as far as it is sent. Raises InputError; says what only the job can look at."""
     elsewhere = []
@@ -216,7 +254,7 @@ def _check_inputs(config: Config, folder: Path | None) -> Iterator[str]:
             continue
         if "://" in path or path.startswith(("dataset:", "/", "~")):
             elsewhere.append(f"{key} = {path}")
-        elif folder is None or not _lies_in(os.path.join(folder, path), folder):
+        elif folder is None or not _stays_inside(path):
             raise InputError(
                 f"{key} = {path!r} lies outside of what the job gets; move it into the working dir, or name a place "
                 "that the head node can read"

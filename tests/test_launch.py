@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline.check import describe_novelty
+from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError
-from pipeline.launch import launch
+from pipeline.launch import _start_group, launch
 from pipeline.progress import while_waiting
 from pipeline.records import Completion, Request, Stage
 from pipeline.shards import read_manifest
@@ -147,3 +148,23 @@ def test_launch_where_signals_or_a_loop_are_not_its_own(scripted, tmp_path) -> N
     with ThreadPoolExecutor(1) as threads, pytest.raises(InputError, match="needs the main thread"):
         threads.submit(launch, config).result()
     assert not (tmp_path / "r").exists()
+
+
+def test_what_a_judge_lacks_is_said_of_its_own_table(monkeypatch) -> None:
+    """An engine of the judge's that cannot start names the judge's settings, and one of the writer's the engine's."""
+
+    class Refusing:
+        async def start(self) -> None:
+            raise InputError("No engine can start: set engine.vllm.max_model_len = 512 (on a host), the engine said.")
+
+        async def close(self) -> None:
+            return None
+
+    monkeypatch.setattr("actors.cluster.engine_pool", lambda settings, note: Refusing())
+    settings = EngineSettings(model="/m")
+    for key in ("engine", "judge"):
+        with pytest.raises(InputError) as caught:
+            asyncio.run(_start_group(None, key, settings, {"revision": None}, None))
+        assert str(caught.value) == (
+            f"No engine can start: set {key}.vllm.max_model_len = 512 (on a host), the engine said."
+        )

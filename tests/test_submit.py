@@ -125,6 +125,8 @@ def test_what_the_run_reads_is_checked_before_it_is_sent(here, tmp_path):
     (tmp_path / "seeds.jsonl").touch()
     with pytest.raises(InputError, match=r"seeds = '\.\./seeds\.jsonl' lies outside of what the job gets"):
         job("night.toml", "seeds=../seeds.jsonl")
+    with pytest.raises(InputError, match="lies outside of what the job gets"):  # the job's folder has another name
+        job("night.toml", "seeds=../work/configs/seeds.jsonl")
 
 
 def test_no_model_is_looked_for_here(here):
@@ -132,6 +134,32 @@ def test_no_model_is_looked_for_here(here):
     overrides = ("engine.kind=vllm", "engine.model=/models/large", "engine.system=Be brief.")
     assert job("night.toml", *overrides, "engine.style=chat").name == "night"
     assert job("night.toml", *overrides[:2]).name == "night"
+
+
+ADAPTER = 'engine.vllm.lora_modules=[{name = "mine", path = "%s"}]'
+
+
+@pytest.mark.parametrize(
+    ("key", "override"), [("engine.model", "engine.model=%s"), ("engine.vllm.lora_modules", ADAPTER)]
+)
+def test_a_model_folder_beside_the_configuration_goes_along_or_is_refused(here, key, override):
+    """A relative model path means the working dir in the job: what is there goes along and is told of, a folder that is
+    only here is refused and not taken for a name on the hub, and such a name is let through."""
+    (here / "models" / "mine").mkdir(parents=True)
+    overrides = ("engine.kind=vllm", "engine.model=/models/base", "engine.style=chat")
+
+    sent = job("night.toml", *overrides, override % "models/mine").remarks
+    assert sent == (
+        f"{key} = 'models/mine' goes to every node with the working dir, unless its .gitignore or .rayignore names it",
+    )
+    words = rf"^{key} = 'models/mine' is a folder here, and not in what the job gets; name a folder that every node has"
+    with pytest.raises(InputError, match=words):
+        job("configs/long night.toml", *overrides, override % "models/mine", working_dir="configs")
+    with pytest.raises(InputError, match=rf"^{key} = '\./absent' is no name on the hub, and not in what the job gets"):
+        job("night.toml", *overrides, override % "./absent")
+    with pytest.raises(InputError, match="is a folder here, and not in what the job gets"):  # named otherwise there
+        job("night.toml", *overrides, override % "../work/models/mine")
+    assert job("night.toml", *overrides, override % "Qwen/Qwen3-8B").remarks == ()
 
 
 def test_what_only_the_cluster_has_is_left_to_the_job(here):

@@ -22,7 +22,7 @@ HEAD_ID = "f" * 51 + "00000"  # what Ray's fake nodes take for their head's id
 
 
 class Head:
-    """A cluster of one node, with the environment in which a person would submit to it.
+    """A cluster of one node, with the environment in which a person would submit to it; `join` adds more of them.
 
     `folder` is for Ray's files; its path must be short. With `nodes` (a type's resources, and how many at most) Ray's
     real autoscaler brings and takes away its fake nodes: more processes on this machine.
@@ -42,12 +42,11 @@ class Head:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
         }
-        for_nodes = {MARK: self._mark, "RAY_max_grpc_message_size": str(8 << 20)}
-        command = [str(BIN / "ray"), "start", "--head", "--block", f"--num-cpus={cpus}", "--disable-usage-stats"]
-        command += ["--node-ip-address=127.0.0.1", f"--port={self.port}", "--include-dashboard=true"]
+        self._for_nodes = for_nodes = {MARK: self._mark, "RAY_max_grpc_message_size": str(8 << 20)}
+        command = [*_start(cpus), "--head", f"--port={self.port}", "--disable-usage-stats", "--include-dashboard=true"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
         command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
-        command += ["--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={folder}"]
+        command += [f"--temp-dir={folder}"]
         if nodes is not None:
             path = folder / "autoscaling.json"
             path.write_text(json.dumps(_autoscaling(f"127.0.0.1:{self.port}", cpus, *nodes)))
@@ -55,24 +54,44 @@ class Head:
             for_nodes |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
             for_nodes |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID, "RAY_CLOUD_INSTANCE_ID": HEAD_ID}
         self._log = (folder / "start.log").open("wb")
-        self._head = subprocess.Popen(
+        self._started = [self._start(command, for_nodes)]
+
+    def join(self, cpus: int, resources: dict[str, float], **environment: str) -> None:
+        """Start one more node, with a raylet of its own on this machine: what a person runs there to join the head."""
+        until = time.monotonic() + 60
+        while not self._listens():
+            assert time.monotonic() < until, "the head does not listen"
+            time.sleep(0.05)
+        command = [*_start(cpus), f"--address=127.0.0.1:{self.port}", f"--resources={json.dumps(resources)}"]
+        # A folder of its own, as on a machine of its own: a node replaces the working dirs that it finds in it.
+        command += [f"--temp-dir={self._folder}/{len(self._started)}"]
+        command += ["--dashboard-agent-listen-port=0", "--include-log-monitor=false"]
+        self._started.append(self._start(command, {**self._for_nodes, **environment}))
+
+    def _start(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             command,
-            env={**self.environment, **for_nodes},
-            cwd=folder,
+            env={**self.environment, **environment},
+            cwd=self._folder,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
 
-    def wait(self) -> None:
-        """Until the cluster takes jobs."""
+    def _listens(self) -> bool:
+        with socket.socket() as door:
+            return door.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def wait(self, nodes: int = 1) -> None:
+        """Until the cluster takes jobs, and has so many nodes."""
         until = time.monotonic() + 90
         while True:
             with suppress(OSError):
                 self.jobs()
-                if self.nodes():
+                if self.nodes() >= nodes:
                     return
-            assert self._head.poll() is None, (self._folder / "start.log").read_text()
+            ended = [process for process in self._started if process.poll() is not None]
+            assert not ended, (self._folder / "start.log").read_text()
             assert time.monotonic() < until, "the cluster did not come up"
             time.sleep(0.1)
 
@@ -87,10 +106,14 @@ class Head:
         """What the cluster tells of its jobs to whoever has the token."""
         return {job["submission_id"]: job for job in self.ask("jobs/")}
 
+    def alive(self) -> list[dict[str, Any]]:
+        """The nodes that are alive, the head first."""
+        found = self.ask("v0/nodes")["data"]["result"]["result"]
+        return sorted((node for node in found if node["state"] == "ALIVE"), key=lambda node: not node["is_head_node"])
+
     def nodes(self) -> int:
         """How many nodes are alive."""
-        found = self.ask("v0/nodes")["data"]["result"]["result"]
-        return sum(node["state"] == "ALIVE" for node in found)
+        return len(self.alive())
 
     def stop(self, id: str) -> None:
         """What `ray job stop` does."""
@@ -105,8 +128,9 @@ class Head:
             for process in ours:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
-            with suppress(subprocess.TimeoutExpired):
-                self._head.wait(0.1)
+            for started in self._started:
+                with suppress(subprocess.TimeoutExpired):
+                    started.wait(0.1)
             time.sleep(0.1)
         self._log.close()
         assert not self.processes(), "processes of the cluster are left"
@@ -121,6 +145,12 @@ class Head:
                     if state != "Z" and f"{MARK}={self._mark}".encode() in (entry / "environ").read_bytes():
                         found.append(int(entry.name))
         return found
+
+
+def _start(cpus: int) -> list[str]:
+    """The command that starts a node, as far as it is the same for all."""
+    command = [str(BIN / "ray"), "start", "--block", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1"]
+    return [*command, "--min-worker-port=0", "--max-worker-port=0"]
 
 
 def _autoscaling(gcs: str, cpus: int, resources: dict[str, float], most: int) -> dict[str, Any]:

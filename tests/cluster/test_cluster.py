@@ -6,12 +6,14 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
 from actors import cluster
-from actors.code import code_hash
+from actors.code import code_hash, node_id
 from actors.engine_pool import EnginePool
 from actors.messages import Answer, Call, Gauges, News, Place, Ready, Refused, StartFailure
 from pipeline.engine_settings import EngineSettings, ScriptedSettings
@@ -153,6 +155,81 @@ async def test_a_start_that_fails_says_why() -> None:
         with pytest.raises(InputError) as caught:
             await pool.start()
         assert str(caught.value) == "No engine can start: vLLM has no engine option 'max_lenght'"
+    finally:
+        await pool.close()
+
+
+async def test_a_node_without_the_package_is_named(tmp_path, monkeypatch) -> None:
+    """An actor whose process cannot import InstructMill ends the start with its node's address and what to install."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('actors', 'pipeline', 'prompts'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+    )
+    monkeypatch.setattr(cluster, "PASSED_ON", ("PYTHONPATH",))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    settings = EngineSettings(kind="scripted", count=1, num_gpus=0)
+    pool = cluster.engine_pool(settings)
+    try:
+        with pytest.raises(InputError) as caught:
+            await pool.start()
+        address = ray.nodes()[0]["NodeManagerAddress"]
+        assert str(caught.value) == (
+            f"No engine can start: node {address} cannot import InstructMill (no module 'pipeline' there): install "
+            "instructmill[vllm] in its image, or, where it has all but the package itself, take a clone along as the "
+            "working dir"
+        )
+    finally:
+        await pool.close()
+
+
+class SecondIsStrange(ScriptedActor):
+    """The first of them is one of this code, and the next, once that serves, are of another."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(None)
+        self._folder = folder
+
+    async def place(self) -> Place:
+        number = 0
+        while True:
+            try:
+                (self._folder / f"placed-{number}").mkdir()
+                break
+            except FileExistsError:
+                number += 1
+        while number and not (self._folder / "served").exists():
+            await asyncio.sleep(0.01)
+        return Place("here", (0, 1), node_id(), "another" if number else code_hash())
+
+    async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
+        (self._folder / "served").touch()
+        return await super().exchange(calls, withdrawn, hold_s)
+
+
+async def test_a_node_with_other_code_is_tried_once(tmp_path) -> None:
+    """Where engines serve, a node that runs other code gets no second engine, and that is told of once."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    scripted = ScriptedSettings(capacity=8)
+    settings = EngineSettings(kind="scripted", count=2, num_gpus=0, scripted=scripted)
+    pool = cluster.actor_pool(
+        SecondIsStrange, (tmp_path,), settings, backoff_s=0.01, note=lambda kind, **values: told.append((kind, values))
+    )
+    try:
+        assert (await ask(pool, "a")).text == "A"
+        async with asyncio.timeout(30):
+            while "node_given_up" not in [kind for kind, _ in told]:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(1.0)
+        assert [values["why"] for kind, values in told if kind == "node_given_up"] == [
+            "here runs other code of InstructMill"
+        ]
+        assert len(list(tmp_path.glob("placed-*"))) == 2
+        assert [engine.state for engine in pool.stats().engines].count("waiting for room") == 1
+        assert (await ask(pool, "b", 1)).text == "B"
     finally:
         await pool.close()
 

@@ -1,27 +1,27 @@
-"""Jobs on a real cluster: `ray start --head` with a token, in a session of its own, and the real command beside it."""
+"""Jobs on a real cluster: `ray start --head` with a token and no CPU, two nodes with room for an engine each, and the
+real command beside it."""
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.config import load_config
 from pipeline.launch import launch
+from pipeline.runs import read_events
 from pipeline.shards import read_commits
 from pipeline.storage import LocalFolder
 from tests.cluster.head import Head, free_ports
@@ -32,25 +32,31 @@ target = 300
 window = 8
 [engine]
 kind = "scripted"
+min = 2
+max = 2
 num_gpus = 0
+resources = {engine_slot = 1}
 [engine.scripted]
 delay_s = 0.01
+on_ray = true
 [shards]
 rows = 30
 """
-SLOW = "engine.scripted.delay_s=2.5"  # which changes no row
-ON_RAY = "engine.scripted.on_ray=true"
+SLOW = "engine.scripted.delay_s=2"  # which changes no row
+ON_HEAD = "engine.scripted.on_ray=false"
 
 pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """The cluster of this module, which takes packages of 8 MiB at most."""
+    """The cluster of this module, which takes packages of 8 MiB at most: a head for drivers, two nodes for engines."""
     folder = Path(tempfile.mkdtemp(prefix="im", dir="/tmp"))  # short: Ray's sockets lie in it
-    head = Head(folder)
+    head = Head(folder, cpus=0)
     try:
-        head.wait()
+        for nodes in (2, 3):  # one after the other: Ray gives each half a minute, however busy this machine is
+            head.join(1, {"engine_slot": 1, "mixed_slot": 1})
+            head.wait(nodes)
         yield head
     finally:
         head.close()
@@ -127,20 +133,26 @@ def verified(folder: Path) -> bool:
 
 def undisturbed(submit: Submit, folder: Path) -> Path:
     """The same run, made in this process."""
-    config = load_config(str(submit.work / "night.toml"), (f"name={submit.name}",), str(folder))
+    config = load_config(str(submit.work / "night.toml"), (f"name={submit.name}", ON_HEAD), str(folder))
     launch(config)
     return folder
 
 
-@pytest.mark.parametrize("where", [ON_RAY, pytest.param("engine.scripted.on_ray=false", marks=pytest.mark.slow)])
-def test_a_job_stopped_in_the_middle_goes_on_when_it_is_submitted_again(head, submit, tables, tmp_path, where):
-    """A second submit is refused while a job runs; a stop leaves a whole folder and gives 75; the next attempt has the
-    rows of a run left alone."""
-    run = tmp_path / "run"
-    first = submit(where, SLOW)
-    wait_for(lambda: commits(run) > 1, first)
+def in_log(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of a kind in a run's log."""
+    return [event for event in read_events(folder) if event["event"] == kind]
 
-    code, out, err = ended(submit(where))
+
+@pytest.mark.parametrize("where", [(), pytest.param((ON_HEAD,), marks=pytest.mark.slow)], ids=["nodes", "head"])
+def test_a_job_stopped_in_the_middle_goes_on_when_it_is_submitted_again(head, submit, tables, tmp_path, where):
+    """Engines are on the nodes and the driver on the head. A second submit is refused while a job runs; a stop leaves a
+    whole folder and gives 75; the next attempt has the rows of a run left alone."""
+    run = tmp_path / "run"
+    first = submit(*where, SLOW)
+    wait_for(lambda: f"{submit.name}-1" in head.jobs(), first)
+    second = submit(*where)
+    wait_for(lambda: commits(run) > 1, first)
+    code, out, err = ended(second)
     assert (code, out) == (75, "")
     assert f"job {submit.name}-1 of this run has not ended" in err
 
@@ -154,13 +166,16 @@ def test_a_job_stopped_in_the_middle_goes_on_when_it_is_submitted_again(head, su
     assert read_commits(LocalFolder(run))[-1].ending is None
     before = commits(run)
 
-    code, out, err = ended(submit(where))
+    code, out, err = ended(submit(*where))
     assert code == 0, err
     assert f"submitted: {submit.name}-2" in err
     assert head.jobs()[f"{submit.name}-2"]["driver_exit_code"] == 0
     assert commits(run) > before
     assert verified(run)
     assert tables(run) == tables(undisturbed(submit, tmp_path / "alone"))
+    if not where:
+        assert {event["engine"] for event in in_log(run, "engine_ready")} == {0, 1}
+        assert head.jobs()[f"{submit.name}-2"]["driver_node_id"] == head.alive()[0]["node_id"]
 
 
 @pytest.mark.parametrize(
@@ -180,6 +195,90 @@ def test_without_the_token_nothing_is_submitted(head, submit, changed, words):
     assert words in err
     assert head.environment["RAY_AUTH_TOKEN"] not in err
     assert f"{submit.name}-1" not in head.jobs()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"RAY_AUTH_TOKEN": "0" * 64}, "refuses this token"),
+        pytest.param({"RAY_AUTH_TOKEN": None}, "asks for a token, and none was sent", marks=pytest.mark.slow),
+        pytest.param({"RAY_AUTH_MODE": None}, "asks for a token, and none was sent", marks=pytest.mark.slow),
+        pytest.param({"RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": "/nowhere"}, "=/nowhere", marks=pytest.mark.slow),
+    ],
+)
+def test_without_the_token_nothing_is_run(head, submit, tmp_path, changed, words):
+    """A run that joins the cluster without its token ends with 2 and one sentence, and is not tried for long."""
+    environment = {**head.environment, "RAY_ADDRESS": f"127.0.0.1:{head.port}", **changed}
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipeline", "run", "night.toml", "--out", str(tmp_path / "run")],
+        cwd=submit.work,
+        env={name: value for name, value in environment.items() if value is not None},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.count("\n") == 1
+    assert words in ended.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_plain_form_of_ray_itself(head, submit, tables, tmp_path):
+    """`ray job submit --working-dir .` runs a job, refuses its id a second time, and the run is the same."""
+    words = ["python", "-m", "pipeline", "run", "night.toml", "--out", str(tmp_path / "run")]
+    words += ["--set", f"name={submit.name}"]
+    plain = ["ray", "job", "submit", "--address", head.address, "--working-dir", ".", "--submission-id"]
+
+    def ray(number: int) -> subprocess.CompletedProcess[str]:
+        command = [*plain, f"{submit.name}-{number}", "--", *words]
+        return subprocess.run(
+            command, cwd=submit.work, env=head.environment, capture_output=True, text=True, timeout=100
+        )
+
+    first, again = ray(1), ray(1)
+    assert first.returncode == 0, first.stderr
+    assert "finished: the target of 300 instructions is reached" in first.stdout
+    assert again.returncode == 1
+    assert f"{submit.name}-1 already exists" in again.stderr
+    assert head.jobs()[f"{submit.name}-1"]["driver_node_id"] == head.alive()[0]["node_id"]
+    assert verified(tmp_path / "run")
+    assert tables(tmp_path / "run") == tables(undisturbed(submit, tmp_path / "alone"))
+
+
+@pytest.mark.slow
+def test_a_node_without_the_package_is_given_up(head, submit, tables, tmp_path):
+    """A run that has to start on a node which lacks InstructMill ends with 2 and what to install; one that has engines
+    gives such a node up when it joins, says so once, and ends with all its rows."""
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('actors', 'pipeline', 'prompts'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+    )
+    run = tmp_path / "run"
+    going = submit(SLOW, "engine.max=3", "engine.resources={mixed_slot=1}")
+    wait_for(lambda: len(in_log(run, "engine_ready")) == 2 if run.exists() else False, going)
+    head.join(1, {"mixed_slot": 1, "bare": 1}, PYTHONPATH=str(blocked))
+    code, out, err = ended(going)
+    refused = ended(submit("engine.min=1", "engine.max=1", "engine.resources={bare=1}", out=tmp_path / "none"))
+    (lost,) = in_log(run, "engine_lost")
+    (given_up,) = in_log(run, "node_given_up")
+
+    assert code == 0, err
+    assert (
+        "cannot import InstructMill (no module 'pipeline' there): install instructmill[vllm] in its image"
+        in lost["detail"]
+    )
+    assert given_up["node"] in {node["node_id"] for node in head.alive()}
+    assert out.count("a node gets no more engines: node ") == 1
+    assert tables(run) == tables(undisturbed(submit, tmp_path / "alone"))
+    assert refused[0] == 2
+    assert "No engine can start: node " in refused[2]
 
 
 @pytest.mark.slow
@@ -234,7 +333,7 @@ def test_a_clone_is_the_code_that_runs(head, submit, tmp_path):
     for module in ("pipeline/driver.py", "actors/scripted_engine.py"):
         with (submit.work / module).open("a") as code:
             code.write(f'\nprint("{module} of the clone")\nopen("{tmp_path}/{Path(module).stem}", "w").close()\n')
-    code, out, err = ended(submit(ON_RAY, PYTHONPATH=None))
+    code, out, err = ended(submit(PYTHONPATH=None))
     assert code == 0, out + err
     assert "pipeline/driver.py of the clone" in out
     assert (tmp_path / "scripted_engine").exists()
@@ -250,46 +349,6 @@ def test_a_working_dir_that_is_too_large_is_refused(submit):
     assert "Traceback" not in err
     (submit.work / ".rayignore").write_text("*.bin\n")
     assert ended(submit())[0] == 0
-
-
-class OldRay(http.server.BaseHTTPRequestHandler):
-    """A dashboard of another Ray."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(
-            json.dumps({"version": "4", "ray_version": "2.9.3", "ray_commit": "", "session_name": ""}).encode()
-        )
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
-
-@pytest.mark.slow
-def test_an_address_without_a_cluster_of_this_ray_is_refused(head, submit):
-    """Nothing there, something else there, and a cluster of another Ray end with 2 and one sentence each."""
-    (closed,) = free_ports(1)
-    servers = [
-        http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) for kind in (OldRay, http.server.BaseHTTPRequestHandler)
-    ]
-    try:
-        for server in servers:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-        old, other = (server.server_address[1] for server in servers)
-        for port, words in (
-            (closed, "nothing answers"),
-            (other, "no Ray cluster"),
-            (old, "has Ray 2.9.3, and this machine"),
-        ):
-            code, _, err = ended(submit(out="s3://bucket/run", flags=("--address", f"http://127.0.0.1:{port}")))
-            assert code == 2
-            assert re.search(words, err)
-            assert err.count("\n") == 1
-    finally:
-        for server in servers:
-            server.shutdown()
-            server.server_close()
 
 
 @pytest.mark.slow
