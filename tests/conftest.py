@@ -31,6 +31,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["VLLM_CPU_CI_ENV"] = "1"
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
+# A suite that a script runs in the background is deaf to SIGINT, and so would be the commands that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _seconds: dict[str, float] = defaultdict(float)
 
 
