@@ -228,6 +228,14 @@ def test_a_run_is_only_read(done, before, instructed, judged):
 # In git
 
 
+def test_what_is_no_run_is_one_sentence(jupyter, tmp_path):
+    """A wrong address shows our sentence and no traceback."""
+    found = [each for each in outputs(execute({"01": tmp_path}, jupyter)["01"]) if each.output_type == "error"]
+
+    assert found[0].traceback == [found[0].evalue]
+    assert str(tmp_path) in found[0].evalue
+
+
 @pytest.mark.parametrize("number", NOTEBOOKS)
 def test_a_notebook_in_git_has_no_outputs(number):
     """Neither outputs nor counts nor facts of a machine; it is valid, short, and begins with what run it opens."""
