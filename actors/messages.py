@@ -7,10 +7,13 @@ carries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+import copyreg
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any, Protocol
 
-from pipeline.records import Completion, Request
+from pipeline.records import Completion, Message, Request, RequestKey, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +146,13 @@ class EngineHandle(Protocol):
         """End the process and give its room back, `at_once` where there is nothing left in it to tidy. Bounded in time;
         fine on a dead or half-started engine."""
         ...
+
+
+def _constructed(kind: type) -> Callable[[Any], tuple[type, tuple[Any, ...]]]:
+    values = attrgetter(*(field.name for field in fields(kind)))
+    return lambda value: (kind, values(value))
+
+
+# What every exchange carries is pickled as calls of constructors: half the time that frozen classes with slots take.
+for _sent in (Call, Answer, Gauges, News, Request, RequestKey, Sampling, Message, Completion):
+    copyreg.pickle(_sent, _constructed(_sent))

@@ -167,8 +167,13 @@ def _add_backtranslation(add: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument("--out", metavar="DIR", required=True, help="the folder of the new run")
     added.add_argument("--config", metavar="FILE", help="a TOML file whose tables take the place of the run's")
     added.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="engine.model=/models/second")
-    added = add(commands.report, "what a run came to; how its scores lie, and how they moved")
+    added = add(commands.report, "what a run came to, in one screen or as a page: kept, refused, scores, engine time")
     added.add_argument("run", metavar="RUN", help="a run folder")
+    form = added.add_mutually_exclusive_group()
+    form.add_argument(
+        "--html", type=Path, metavar="FILE", help="write one page with drawings, rows and rejects: a new .html file"
+    )
+    form.add_argument("--json", action="store_true", help="as JSON")
     _add_export(add(commands.export, "seeds or the rows of a run in a form that trainers read"))
 
 

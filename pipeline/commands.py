@@ -142,6 +142,7 @@ def status(options: argparse.Namespace) -> int:
 def inspect(options: argparse.Namespace) -> int:
     """`instructmill inspect`: rows, rejects or the lineage of one of them, drawn for a person."""
     from pipeline.drawing import draw_lineage, draw_reasons, draw_rows
+    from pipeline.lineage import named
     from pipeline.records import Reason
     from pipeline.runs import read
 
@@ -162,7 +163,12 @@ def inspect(options: argparse.Namespace) -> int:
     if not run.units:
         print("no rows yet")
         return 0
-    draw_rows(f"{min(options.n, rows.count):,} of {rows.count:,} rows of {rows.kind}/", rows.sample(options.n))
+    if not rows.count:
+        print(f"none with the reason {options.reason}" if options.reason else f"no rows in {rows.kind}/")
+        return 0
+    shown = rows.sample(options.n)
+    near = {row["nearest_id"] for row in shown if row.get("reason") == Reason.NOT_NOVEL and row["nearest_id"]}
+    draw_rows(f"{len(shown):,} of {rows.count:,} rows of {rows.kind}/", shown, named(run, near) if near else {})
     return 0
 
 
@@ -224,12 +230,27 @@ def curate(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """`instructmill report`: what a run came to, and how its scores lie and have moved."""
-    from pipeline.report import status as facts_of
-    from pipeline.report import status_text
-    from pipeline.scores import score_lines
+    """`instructmill report`: what a run came to, in one screen, as a page, or for a program."""
+    from pipeline.report import read_history
+    from pipeline.runs import read
 
-    print("\n".join([status_text(facts_of(options.run)), *score_lines(options.run)]))
+    if options.html is not None:
+        from pipeline.page import write_page
+
+        run = read(options.run)
+        write_page(run, options.html)
+        so_far = "; the run is still going, and this is what it had committed" if run.state == "running" else ""
+        print(f"{options.html}: the report of {run.name}{so_far}")
+        return 0
+    from pipeline.report_screen import draw_report, report_facts
+    from pipeline.survey import survey
+
+    run = read(options.run)
+    found, past = survey(run, sample=0, rows=0, per_reason=0), read_history(run.folder)
+    if options.json:
+        print(json.dumps(report_facts(run, found, past), indent=1))
+    else:
+        draw_report(run, found, past)
     return 0
 
 

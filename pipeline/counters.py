@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.errors import InputError
 from pipeline.records import Example, Reject, UnitResult
 
 
@@ -95,6 +96,12 @@ class Counters:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Counters:
+        """Raises InputError for a count that this version does not know."""
+        if strange := sorted(values.keys() - vars(cls()).keys()):
+            raise InputError(
+                f"the run counts {strange[0]!r}, which this version of InstructMill does not know; use the "
+                "version that wrote it"
+            )
         known: dict[str, Any] = {
             key: Counter(value) if isinstance(value, dict) and key != "engine_time" else value
             for key, value in values.items()

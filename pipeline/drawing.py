@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console, Group
@@ -27,12 +28,16 @@ LONGEST = 400  # characters of an instruction that a line may hold
 _LABEL_STYLES = {"reason": "bold red", "instruction": "bold cyan", "output": "bold green"}
 
 
-def draw_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows of a table, one panel each."""
+def draw_rows(
+    title: str, rows: Sequence[Mapping[str, Any]], known: Mapping[str, Instruction] = MappingProxyType({})
+) -> None:
+    """Print rows of a table, one panel each; what is `known` by its id is shown with its text where it is nearest."""
     console = Console(highlight=False)
     console.print(Rule(Text(title)))
     for row in rows:
-        console.print(_panel(row, row_lines(row)))
+        near = known.get(row.get("nearest_id") or "")
+        text = f"\n{near.text}" if near is not None and near.text else ""
+        console.print(_panel(row, [(label, said + text * (label == "nearest")) for label, said in row_lines(row)]))
 
 
 def draw_reasons(counters: Counters) -> None:

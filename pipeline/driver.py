@@ -110,6 +110,7 @@ class Driver:
         self._engine_time_before = state.counters.engine_time
         self.generated_tokens = 0  # by this process, open units included: for the progress line
         self.overshoot_tokens = 0
+        self.asked_again = 0  # units that a stop cut off: begun, and to be begun anew
 
     @property
     def open_units(self) -> int:
@@ -149,11 +150,13 @@ class Driver:
         finally:
             starter.cancel()
             self._gate.close()
+            cut_off = len(self._tasks)
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             await self._collect()
             ending = self.state.stops.ending if self._complete() else None
+            self.asked_again = 0 if ending else cut_off + len(self._finished)
             if self._range or ending:
                 await self._commit_range(ending)
         assert ending is not None

@@ -64,12 +64,17 @@ def standing_line(now: Mapping[str, Any]) -> str:
 def facts_lines(facts: Mapping[str, Any]) -> list[str]:
     """`facts_of` in two lines."""
     shares = f"{facts['busy']:.0%} busy, {facts['useful']:.0%} useful{_lost(facts['lost'])}"
-    each = [f"{facts['running']:,.1f} requests running (+{facts['waiting']:,.1f} waiting) on an average"]
     return [
         f"{'engine time':<14}{clock(facts['seconds']):>10}, {shares}; "
         f"{facts['rows_per_engine_hour']:,.0f} rows per engine-hour",
-        f"{'each engine':<14}{', '.join([*each, *_cache(facts)])}",
+        f"{'each engine':<14}{each_engine(facts)}",
     ]
+
+
+def each_engine(facts: Mapping[str, Any]) -> str:
+    """What one engine of `facts_of` held on an average."""
+    requests = f"{facts['running']:,.1f} requests running (+{facts['waiting']:,.1f} waiting) on an average"
+    return ", ".join([requests, *_cache(facts)])
 
 
 def _cache(facts: Mapping[str, Any]) -> list[str]:

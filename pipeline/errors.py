@@ -19,6 +19,10 @@ class MillError(Exception):
 
     exit_code = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the sentence alone."""
+        return [str(self)]
+
 
 class InputError(MillError):
     """The configuration or an input is wrong; the text names the key, file or row and what would mend it."""

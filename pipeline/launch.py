@@ -138,6 +138,9 @@ async def _drive(opened: Run, signals: _Signals) -> None:
         finally:
             progress.cancel()
             await asyncio.gather(progress, return_exceptions=True)
+            if driver.asked_again:
+                kept = f"{opened.commits[-1].end} units are kept; {driver.asked_again} that were under way"
+                print(f"{kept} are asked again when the run goes on", file=sys.stderr)
 
 
 async def _start_workers(config: Config, pool: Pool, note: Callable[..., None], stack: AsyncExitStack) -> None:

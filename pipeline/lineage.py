@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -95,6 +95,14 @@ def trace(run: Snapshot, id: str, most: int = ANCESTORS) -> Lineage:
         near = itself.nearest_id
         found[near] = _admitted(run, [near]).get(near) or seeds.find(near)
     return Lineage(id, itself, rows, rejects, found, beyond)
+
+
+def named(run: Snapshot, ids: Collection[str]) -> dict[str, Instruction]:
+    """These instructions by id, seeds and those of other runs too: each file of the pool that has one is read once."""
+    elsewhere = _Elsewhere(run)
+    ours = [id for id in ids if place_in(run.name, id) is not None]
+    made = _admitted(run, ours)
+    return {id: made.get(id) or elsewhere.find(id) for id in ids}
 
 
 def _add_ancestors(

@@ -27,8 +27,8 @@ class Snapshot:
     """A run as it was when it was opened: what is committed by then, whatever comes later.
 
     `manifest` is what planning wrote down, `counters` are the counts over the committed `units`, `ending` says why the
-    run ended (None where it has not), `state` is "running", "finished" or "stopped"; on a local disk a run is seen
-    running only from the machine it runs on.
+    run ended (None where it has not), `commits` is the ledger without what each unit did at the gate, `state` is
+    "running", "finished" or "stopped"; on a local disk a run is seen running only from the machine it runs on.
     """
 
     def __init__(self, place: Place) -> None:
@@ -37,7 +37,7 @@ class Snapshot:
         self.folder = folder_at(place)
         running = is_held(self.folder)  # before the ledger: of a run that ends meanwhile the end is seen
         self.manifest, commits = open_folder(self.folder)
-        self._commits = tuple(replace(commit, gate=()) for commit in commits)  # which is long
+        self.commits = tuple(replace(commit, gate=()) for commit in commits)  # which is long
         last = commits[-1]
         self.name: str = self.manifest["run"]
         self.recipe: str = self.manifest["config"]["recipe"]
@@ -79,7 +79,7 @@ class Snapshot:
         return trace(self, id, most)
 
     def _rows(self, kind: str) -> Rows:
-        return Rows(self.folder, kind, self._commits, None if self.recipe == "curate" else self.name)
+        return Rows(self.folder, kind, self.commits, None if self.recipe == "curate" else self.name)
 
 
 def open_folder(place: Place) -> tuple[dict[str, Any], list[Commit]]:

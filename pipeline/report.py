@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.console import clock
 from pipeline.counters import Counters
 from pipeline.engine_facts import facts_lines, facts_of, standing_line
-from pipeline.reading import open_folder
-from pipeline.runs import is_running, read_events
+from pipeline.errors import InputError
+from pipeline.reading import Snapshot, open_folder
+from pipeline.runs import LOG, is_running, read_events
 from pipeline.segment_store import read_parts, tally_of
 from pipeline.shards import Commit, read_tables
-from pipeline.storage import Place
+from pipeline.storage import Folder, Place
 
 
 def summary(folder: Place, manifest: Mapping[str, Any], commit: Commit) -> str:
@@ -91,7 +95,7 @@ def status(folder: Place) -> dict[str, Any]:
         "window": manifest["window"],
         "model": manifest["model"]["name"],
         "judge": (manifest.get("judge") or {}).get("name"),
-        "corpus": asdict(tally) if tally else None,
+        "corpus": {**vars(tally), "refused": dict(tally.refused)} if tally else None,
         "counts": {**counters.to_json(), "refused": counters.refused_candidates.total()},
         "admitted_per_s": round(rate, 3),
         "generated_tokens_per_s": round(counters.completion_tokens.total() / counters.seconds, 1)
@@ -149,6 +153,60 @@ def status_text(facts: Mapping[str, Any]) -> str:
         lines.append(f"  {clock(now['age_s'])} ago: {standing_line(now)}")
     counts = (*corpus_lines(facts["folder"]), *count_lines(counters))
     return "\n".join([*lines, *(f"  {line}" for line in counts)])
+
+
+@dataclass(frozen=True)
+class History:
+    """When a run began and when it was last heard of, in seconds since 1970 (None where its log does not say), and why
+    it stopped where it could still say so."""
+
+    began: float | None = None
+    last: float | None = None
+    stopped: str | None = None
+
+
+def read_history(folder: Folder) -> History:
+    """What the first and the last file of a run's log say. Raises InputError for a damaged one."""
+    files = [name for name in folder.names(LOG) if name[0].isdigit()]
+    ends = []
+    for name in files[:1] + files[-1:]:
+        try:
+            ends.append([json.loads(line) for line in folder.read(f"{LOG}/{name}").decode().splitlines()])
+        except ValueError as error:
+            raise InputError(f"{folder}/{LOG}/{name}: not a log of events ({error}); the folder is damaged") from None
+    if not all(ends) or not ends:
+        return History()
+    last = ends[-1][-1]
+    return History(ends[0][0]["time"], last["time"], last.get("why") if last["event"] == "stopped" else None)
+
+
+def why(run: Snapshot, past: History) -> str:
+    """Why a run is in its state, as a sentence."""
+    if run.state == "running":
+        return "still going: what is here was committed when it was read"
+    if run.ending:
+        return str(run.ending["detail"])
+    said = past.stopped or "its process ended without a word"
+    return f"not at its end ({said}); the command that began it goes on with it"
+
+
+def next_commands(run: Snapshot) -> list[tuple[str, str]]:
+    """What people do next: commands, each with what it is for."""
+    place = shlex.quote(str(run.folder))
+    look = (f"instructmill inspect {place} --rejected", "what was refused, and why")
+    if run.state == "running":
+        return [(f"instructmill status {place}", "how far it is"), look]
+    if not run.ending:
+        return [(f"instructmill run CONFIG --out {place}", "goes on where it stopped"), look]
+    commands = [look, (f"instructmill export {place} OUT --format messages", "a folder that trainers read")]
+    if run.recipe != "self-instruct":
+        commands.append((f"instructmill curate {place} --out NEXT --set engine.model=MODEL", "the next round"))
+    return commands
+
+
+def moment(seconds: float) -> str:
+    """A time, in seconds since 1970, as a date and a time of day in UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def read_rows(folder: Place, kind: str, reason: str | None = None) -> list[dict[str, Any]]:

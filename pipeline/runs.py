@@ -262,6 +262,12 @@ def resume_state(plan: Plan, folder: Folder, commits: Sequence[Commit]) -> State
         raise InputError(
             f"{folder}: the last commit ends at unit {commits[-1].end} and counts {counters.units}: damaged"
         )
+    rows_written = sum(file.rows for commit in commits for file in commit.files if file.path.startswith("data/"))
+    if rows_written != counters.examples:
+        raise InputError(
+            f"{folder}: its commits name {rows_written} rows of data/ and count {counters.examples}: damaged; "
+            "`instructmill verify` says where"
+        )
     tables = read_tables(folder, commits, "pool", ["instruction_id", "instruction"])
     for commit in commits:
         rows: list[tuple[str, str]] = []

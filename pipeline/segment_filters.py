@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from itertools import islice
+from itertools import accumulate, chain
 from math import ceil
 from typing import Any
 
@@ -88,12 +88,13 @@ def repeats_a_sentence(text: str, threshold: float) -> bool:
     time grows with the text and not with its square.
     """
     sentences = [_trigrams(sentence) for sentence in _SENTENCE_END.split(_TAG.sub(" ", _FENCED.sub("\n\n", text)))]
-    counts = Counter(trigram for trigrams in sentences for trigram in trigrams)
+    counts = Counter(chain.from_iterable(sentences))
+    repeated = {trigram for trigram, count in counts.items() if count > 1}
     by_trigram: defaultdict[tuple[str, ...], list[Trigrams]] = defaultdict(list)
     for trigrams in sentences:
         # Of a similar pair each shares so many of its trigrams with the other, so all but that many are enough to meet.
         shared = ceil(threshold * len(trigrams) - 1e-9)
-        if sum(counts[trigram] > 1 for trigram in trigrams) < max(shared, 1):
+        if len(trigrams & repeated) < max(shared, 1):
             continue
         rarest = sorted(trigrams, key=lambda trigram: (counts[trigram], trigram))[: len(trigrams) - shared + 1]
         for trigram in rarest:
@@ -166,7 +167,9 @@ def shingles(text: str) -> list[str]:
     words = unicode_tokens(text)
     if len(words) < SHINGLE:
         return [" ".join(words)]
-    return [" ".join(run) for run in zip(*(islice(words, start, None) for start in range(SHINGLE)), strict=False)]
+    ends = list(accumulate((len(word) + 1 for word in words), initial=0))  # where each begins, and one after the last
+    joined = " ".join(words)
+    return [joined[begin : end - 1] for begin, end in zip(ends, ends[SHINGLE:], strict=False)]
 
 
 def _rows(threshold: float) -> int:

@@ -312,15 +312,21 @@ def records(folder: Folder, under: str) -> list[str]:
 def remove_strangers(folder: Folder, named: Iterable[str], places: Sequence[str]) -> list[str]:
     """Remove files in `places` that are shards but not `named` by a record, or temporary; returns their names.
 
-    Right under `.run` there are no shards: what is Parquet there is of `instructmill novelty`, and stays.
+    Right under `.run` there are no shards: what is Parquet there is of `instructmill novelty`, and stays. Raises
+    InputError, and removes nothing, where a file that a record names is not there.
     """
     named = set(named)
+    found = [f"{place}/{file}" for place in places for file in folder.names(place)]
+    if missing := sorted(name for name in named.difference(found) if name.rpartition("/")[0] in places):
+        raise InputError(
+            f"{folder}/{missing[0]}: a commit names this file and it is not there; put it back, or begin a new run "
+            "in another folder"
+        )
     removed = []
-    for place in places:
-        for file in folder.names(place):
-            name = f"{place}/{file}"
-            stranger = file.endswith(".parquet") and place != RUN and name not in named
-            if stranger or file.startswith(HIDDEN):
-                folder.remove(name)
-                removed.append(name)
+    for name in found:
+        place, _, file = name.rpartition("/")
+        stranger = file.endswith(".parquet") and place != RUN and name not in named
+        if stranger or file.startswith(HIDDEN):
+            folder.remove(name)
+            removed.append(name)
     return removed

@@ -110,7 +110,7 @@ def _without_thought(request: Request, completion: Completion) -> Completion:
     if answer is None:
         detail = f"the answer of {completion.completion_tokens} tokens ended inside its thinking block"
         raise ContentFault(Reason.THOUGHT_UNCLOSED, detail, completion.text)
-    return replace(completion, text=answer)
+    return completion if answer is completion.text else replace(completion, text=answer)
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

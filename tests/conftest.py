@@ -31,6 +31,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["VLLM_CPU_CI_ENV"] = "1"
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
+# A suite that a script runs in the background is deaf to SIGINT, and so would be the commands that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _seconds: dict[str, float] = defaultdict(float)
 
 
@@ -95,21 +99,20 @@ def tables() -> Callable[[Path | str], dict[str, list[dict[str, Any]]]]:
 SECRET = "verysecretkey0123456789"
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an S3 server, a process of its own on this machine."""
+@contextlib.contextmanager
+def s3_process(output: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """An S3 server, a process of its own on this machine, and its address. `output` is as Popen takes it."""
     pytest.importorskip("moto")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("s3") / "log").open("wb")
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
 
     def end_with_us() -> None:  # a suite that is killed runs no clean-up; Linux alone knows this
         with contextlib.suppress(AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
-    server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=end_with_us)
+    server = subprocess.Popen(command, stdout=output, stderr=output, preexec_fn=end_with_us)
     try:
         until = time.monotonic() + 60
         while True:
@@ -119,11 +122,17 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert server.poll() is None, "the S3 server did not start"
             assert time.monotonic() < until, "the S3 server did not answer"
             time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
+        yield server, f"http://127.0.0.1:{port}"
     finally:
         server.kill()
         server.wait()
-        log.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the suite's S3 server."""
+    with (tmp_path_factory.mktemp("s3") / "log").open("wb") as log, s3_process(log.fileno()) as (_, address):
+        yield address
 
 
 @pytest.fixture

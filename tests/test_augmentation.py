@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline import augmentation
 from pipeline.augmentation import WordRuns, has_several, parse_instruction, refusal, word_runs
 from pipeline.backtranslation_settings import AugmentationSettings
 from pipeline.filters import Refusal
@@ -179,3 +180,21 @@ def test_rules_on_any_text(instruction: str, text: str, truncated: bool) -> None
 
     assert verdict is None or isinstance(verdict.reason, Reason)
     assert has_several(instruction) in (True, False)
+
+
+@pytest.mark.parametrize("pattern", [*augmentation._REFERS, *augmentation._POINTS], ids=lambda one: one.pattern[:40])
+def test_what_matches_a_reference_holds_a_hint(pattern: re.Pattern[str]) -> None:
+    """The shortcut past the expressions for references passes no text that one of them would match."""
+
+    @settings(max_examples=30, suppress_health_check=list(HealthCheck), deadline=None)
+    @given(st.from_regex(pattern))
+    def holds(text: str) -> None:
+        assert not text.isascii() or any(hint in text.lower() for hint in augmentation._HINTS)
+
+    holds()
+
+
+@given(st.text(st.sampled_from("abZ09 _-'’.éİK"), max_size=20))
+def test_words_are_those_of_the_expression(text: str) -> None:
+    """The words of a text in ASCII are cut as those of any other."""
+    assert augmentation._words(text) == augmentation._WORD.findall(text.lower().replace("’", "'"))

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.counters import Counters
 from pipeline.driver import sums_close
-from pipeline.errors import RunStopped
+from pipeline.errors import InputError, RunStopped
 from pipeline.records import Admitted, Example, Reason, Reject, Stage, UnitResult, Usage
 
 
@@ -144,3 +144,9 @@ def test_nothing_counted() -> None:
     """Counts begin at zero, and the sums of nothing close."""
     assert [(left, right) for _, left, _, right in Counters().sums()] == [(0, 0)] * 3
     assert Counters().tokens == 0
+
+
+def test_a_count_of_another_version_is_named():
+    """Counters with a key that this version does not know are refused in one sentence."""
+    with pytest.raises(InputError, match="the run counts 'moons', which this version of InstructMill does not know"):
+        Counters.from_json({**Counters().to_json(), "moons": 2})

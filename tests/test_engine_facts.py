@@ -15,7 +15,7 @@ from actors.messages import Gauges
 from pipeline.cli import main
 from pipeline.driver import Driver
 from pipeline.engine import EngineUse, Lost
-from pipeline.engine_facts import facts_lines, facts_of, standing, standing_line
+from pipeline.engine_facts import each_engine, facts_lines, facts_of, standing, standing_line
 from pipeline.progress import log_engines
 from pipeline.reading import open_folder
 from pipeline.report import status, status_text, summary
@@ -101,19 +101,25 @@ def test_one_engines_time_holds_what_was_in_it(monkeypatch) -> None:
     assert (use.running, use.waiting, use.kv_use) == (0, 0, 0.0)
 
 
-def test_status_report_and_summary_show_the_same_of_the_engines(live, capsys) -> None:
-    """All three show engine time, requests, cache and tokens; `status --json` has the figures by name."""
+def test_status_report_and_summary_show_the_same_of_the_engines(live, capsys, tmp_path) -> None:
+    """All show engine time, requests, cache and tokens, the page too; `status --json` has the figures by name."""
     folder = live.folder.local
     manifest, commits = open_folder(folder)
     shown = [summary(folder, manifest, commits[-1]), status_text(status(folder))]
     live.close()
-    assert main(["report", str(folder)]) == 0
-    shown.append(capsys.readouterr().out)
     rows = commits[-1].counters["examples"]
-    want = facts_lines(facts_of(USE.time, rows))
+    facts = facts_of(USE.time, rows)
+    want = facts_lines(facts)
     for text in shown:
         assert [line.strip() for line in text.splitlines() if line.strip()[:6] in ("engine", "each e")] == want
         assert "tokens/s generated" in text
+    assert main(["report", str(folder), "--html", str(tmp_path / "page.html")]) == 0
+    assert f"busy {facts['busy']:.0%} of it: {each_engine(facts)}." in (tmp_path / "page.html").read_text()
+    capsys.readouterr()
+    assert main(["report", str(folder)]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"each engine {facts['busy']:.0%} busy; {each_engine(facts)}" in words
+    assert f"of all engines; {facts['rows_per_engine_hour']:,.0f} rows per engine-hour" in words
     assert main(["status", str(folder), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["engines"] == facts_of(USE.time, rows)

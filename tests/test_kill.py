@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def test_killed_and_started_again(config, tables, tmp_path, commits_seen):
 def test_a_signal_commits_what_is_whole_and_exits_with_75(config, tables, tmp_path, number):
     """SIGINT and SIGTERM end the run with 75, one sentence and no traceback; the same command then completes it."""
     assert start(config, tmp_path / "whole", tmp_path / "whole.log").wait() == 0
-    process = start(config, tmp_path / "r", tmp_path / "before.log", delay_s=0.3)  # long enough to be stopped in it
+    process = start(config, tmp_path / "r", tmp_path / "before.log", delay_s=0.1)  # long enough to be stopped in it
     wait_for_commits(process, tmp_path / "r", 1)
     os.kill(process.pid, number)
     _, words = process.communicate(timeout=30)
@@ -97,6 +98,10 @@ def test_a_signal_commits_what_is_whole_and_exits_with_75(config, tables, tmp_pa
 
     assert process.returncode == 75
     assert f"stopped by {number.name}; run the same command again to go on" in words.decode()
+    kept = max(read_commits(tmp_path / "r"), key=lambda commit: commit.end if commit.attempt == 1 else 0).end
+    assert re.search(
+        rf"^{kept} units are kept; [1-9]\d* that were under way are asked again", words.decode(), re.MULTILINE
+    )
     assert "Traceback" not in words.decode()
     assert tables(tmp_path / "whole") == tables(tmp_path / "r")
 

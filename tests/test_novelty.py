@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -349,3 +351,14 @@ def test_all_real_instructions_are_filtered_as_by_rouge_score(threshold: float) 
             tokens.append(rouge_tokens(text))
     assert len(texts) > 1000
     assert len(held) < len(texts)
+
+
+@given(st.text(st.sampled_from("aZk9 _-'é’“—\u0301\u0300\u200dßſK日ひกั้ﬁ²½हि"), max_size=20))
+def test_the_shortcut_through_ascii_changes_no_token(text: str) -> None:
+    """Runs in ASCII are found first; the tokens are those that the rule for letters of any script finds."""
+    token, _ = novelty._unicode_patterns()
+    shortcut, rule = token.pattern.split("|", 1)
+    assert shortcut.startswith("[a-z0-9]++")
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+    assert token.findall(folded) == re.findall(rule, folded)

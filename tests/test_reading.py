@@ -281,12 +281,17 @@ def test_a_library_that_is_not_there_is_named(on_disk, monkeypatch, library):
         form()
 
 
-def test_as_polars(on_disk, tables):
-    """A data frame of the rows, where Polars is installed."""
+def test_as_polars(on_disk, pairs, tables):
+    """A data frame of the very rows, with the lists and records in them; of no rows, of the columns alone."""
     pytest.importorskip("polars")
-    frame = runs.read(on_disk).pool.polars(["instruction_id", "parents"])
+    for folder in (on_disk, pairs):
+        run = runs.read(folder)
+        for kind, rows in tables(folder).items():
+            assert table_of(run, kind).polars().to_dicts() == rows
+    some, none = run.examples.where(score=5).polars(["id", "scores"]), run.examples.where(ids=[]).polars()
 
-    assert frame["parents"].to_list() == [row["parents"] for row in tables(on_disk)["pool"]]
+    assert some["id"].to_list() == [row["id"] for row in tables(pairs)["data"] if row["score"] == 5] != []
+    assert (none.height, none.columns) == (0, run.examples.columns)
 
 
 def test_as_a_data_set(finished, tables, dataset_cache):

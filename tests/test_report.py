@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
+from pipeline import report_screen
+from pipeline.cli import main
 from pipeline.config import parse_config
 from pipeline.console import clock, printable
 from pipeline.counters import Counters
 from pipeline.driver import Driver
 from pipeline.errors import InputError
-from pipeline.reading import open_folder
+from pipeline.reading import Snapshot, open_folder
 from pipeline.records import Completion, Reason, Request, Stage
-from pipeline.report import count_lines, read_rows, row_lines, status, status_text, summary
-from pipeline.runs import open_run
+from pipeline.report import History, count_lines, read_rows, row_lines, status, status_text, summary
+from pipeline.report_screen import Bars, draw_report, score_lines
+from pipeline.runs import open_run, read
+from pipeline.score_counts import Round
+from pipeline.survey import Survey, survey
 from pipeline.tables import evenly
-from pipeline.testing import ScriptedEngine, scripted_answer
+from pipeline.testing import ScriptedEngine, run_to_end, scripted_answer
 
 
 @pytest.mark.parametrize(
@@ -218,3 +229,180 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
     """A folder that holds no run is an input error that says how to make one."""
     with pytest.raises(InputError, match="the folder holds no run; `instructmill run CONFIG --out"):
         status(tmp_path)
+
+
+# The report on the terminal
+
+
+def shown(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> str:
+    """What `report` prints."""
+    capsys.readouterr()
+    assert main(["report", str(folder), *options]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def paid(folder: Path) -> tuple[Snapshot, Survey]:
+    """The run and its survey, as if it had been at work for an hour, with engines that lost a part of their time."""
+    run = read(folder)
+    found = survey(run, sample=0)
+    made = replace(found.throughput, hours=1.0, rows_per_hour=200.0, tokens_per_s=1234.0, rows_per_engine_hour=50.0)
+    time = {"useful": 12_000.0, "loading": 1_500.0, "window": 600.0, "tail": 200.0, "driver": 60.0, "novelty": 40.0}
+    return run, replace(found, throughput=made, engine_time=time)
+
+
+def test_the_report_is_one_screen(paid, folder, capsys, monkeypatch) -> None:
+    """State, why it ended, counts, reasons, lengths, rates, engine time, what is next: 24 to 40 lines, 100 columns."""
+    monkeypatch.setenv("COLUMNS", "100")
+    draw_report(*paid, History(0.0, 3600.0))
+    lines = capsys.readouterr().out.splitlines()
+    counters = paid[0].counters
+
+    assert 24 <= len(lines) <= 40
+    assert max(map(len, lines[1:-2])) <= 100  # a path may be longer, and a command is in one piece
+    assert lines[:3] == [
+        f"run small in {folder}: finished",
+        "  the target of 40 instructions is reached",
+        "  self-instruct with scripted, 1 attempt, 1970-01-01 00:00:00 UTC to 1970-01-01 01:00:00 UTC",
+    ]
+    words = [line.split() for line in lines]
+    assert ["rows", f"{counters.examples:,}"] in [line[:2] for line in words]
+    assert ["admitted", "40", "of", f"{counters.candidates:,}"] in [line[:4] for line in words]
+    assert ["time", "1:00:00", "at", "work:", "200", "rows", "an", "hour,", "1,234"] in [line[:9] for line in words]
+    assert ["useful", "3:20:00", "83%"] in [line[:3] for line in words]
+    assert ["lost:", "loading", "0:25:00", "10%"] in [line[:4] for line in words]
+    assert "# what was refused, and why" in lines[-2]
+
+
+def test_reasons_have_bars_in_their_order(folder, capsys) -> None:
+    """The most frequent reason is first and its bar the longest; a bar is as long as its count says."""
+    text = shown(capsys, folder)
+    counts = Counter(row["reason"] for row in read(folder).rejects)
+    lines = [line.split() for line in text.splitlines() if line.endswith("█") and line.split()[0] in counts]
+    bars = {name: len(bar) for name, _, _, bar in lines}
+    (_, most), *_ = counts.most_common()
+
+    assert list(bars) == [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))][: len(bars)]
+    assert all(length == round(30 * counts[name] / most) for name, length in bars.items())
+
+
+def test_a_narrow_terminal_and_one_without_such_letters(paid, capsys, monkeypatch) -> None:
+    """On 40 columns texts go on below one another, and where blocks cannot be printed bars are of signs."""
+    monkeypatch.setattr(report_screen, "Console", partial(Console, width=40))
+    monkeypatch.setattr("rich.console.Console.encoding", "ascii")
+    draw_report(*paid, History())
+    lines = capsys.readouterr().out.splitlines()
+    tabular = lines[3 : next(place for place, line in enumerate(lines) if line.strip() == "next")]
+
+    assert max(map(len, tabular)) <= 60
+    assert "".join(lines).isascii()
+    assert any(line.endswith("##") for line in lines)
+
+
+def test_what_is_piped_has_no_escapes_and_no_blanks_at_its_ends(folder, capsys) -> None:
+    """Into a file or a pipe the report is plain text."""
+    text = shown(capsys, folder)
+
+    assert "\x1b" not in text
+    assert not any(line != line.rstrip() for line in text.splitlines())
+
+
+def test_counts_that_do_not_close_are_told(paid, capsys) -> None:
+    """A report does not show an open sum as closed, and names the command that finds the fault."""
+    run, found = paid
+    run.counters.candidates += 1
+    draw_report(run, found, History())
+
+    assert "IS NOT" in (told := capsys.readouterr().out)
+    assert "`instructmill verify` tells more" in told
+
+
+def test_the_report_for_a_program(folder, capsys) -> None:
+    """`--json` is what `status` gives, and with it rejects by stage, progress, lengths and times."""
+    facts, known = json.loads(shown(capsys, folder, "--json")), json.loads(json.dumps(status(folder)))
+
+    assert {name: facts[name] for name in known} == known
+    assert sum(each["count"] for each in facts["rejects"]) == len(read_rows(folder, "rejected"))
+    assert facts["progress"][-1]["admitted"] == 40
+    assert facts["lengths"]["instruction"]["median"] > 0
+    assert facts["began"] <= facts["last"]
+    assert facts["why"] == "the target of 40 instructions is reached"
+
+
+def test_the_facts_of_a_run_with_a_corpus_are_json(backtranslation, tmp_path, capsys) -> None:
+    """`status --json` and `report --json` of backtranslation say what was refused of the corpus, and the scores."""
+    asyncio.run(run_to_end(backtranslation(), tmp_path / "r", ScriptedEngine()))
+    assert main(["status", str(tmp_path / "r"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    report = json.loads(shown(capsys, tmp_path / "r", "--json"))
+
+    assert facts["corpus"]["refused"] == {"malformed": 1, "too_short": 1}
+    assert report["rounds"][0]["counts"] == facts["counts"]["scores"]
+
+
+def pairs_of(*scores: tuple[int | None, ...]) -> Survey:
+    """A survey of pairs with a score for each round."""
+    rounds = tuple(
+        Round(place + 1, f"judge-{place + 1}", Counter(each for each in given if each), given.count(None))
+        for place, given in enumerate(zip(*scores, strict=True))
+    )
+    return cast(Survey, SimpleNamespace(rounds=rounds, moves=Counter(each[-2:] for each in scores if len(each) > 1)))
+
+
+def test_each_round_has_a_line_and_the_newest_its_scores() -> None:
+    """Mean, A5, A4 and what has no score, of every round; counts and shares of 5 to 1, of the newest."""
+    lines = list(score_lines(pairs_of((1,), (5,), (5,), (4,), (None,)), Bars("#", 4)))
+
+    assert lines[0] == ("round 1", "5", "scored by judge-1, mean 3.75, A5 40.0%, A4 60.0%, 1 not a score")
+    assert lines[1:] == [
+        ("  5", "2", " 40% ####"),
+        ("  4", "1", " 20% ##"),
+        ("  3", "0", "  0% "),
+        ("  2", "0", "  0% "),
+        ("  1", "1", " 20% ##"),
+    ]
+
+
+def test_the_move_is_a_table_of_before_by_now() -> None:
+    """Rows are the score before, columns the score now; shares of same, up and down are given."""
+    lines = list(score_lines(pairs_of((1, 2), (2, 4), (5, 5), (5, 3), (4, None)), Bars("#", 4)))[-8:]
+
+    assert lines[0] == ("moved", "5", "20% the same, 40% up, 20% down, 20% without a score in one of the two")
+    assert [(label.split(), said.split()) for label, _, said in lines[1:]] == [
+        (["before", "\\", "now"], ["1", "2", "3", "4", "5", "none"]),
+        (["1"], ["0", "1", "0", "0", "0", "0"]),
+        (["2"], ["0", "0", "0", "1", "0", "0"]),
+        (["3"], ["0", "0", "0", "0", "0", "0"]),
+        (["4"], ["0", "0", "0", "0", "0", "1"]),
+        (["5"], ["0", "0", "1", "0", "1", "0"]),
+        (["none"], ["0", "0", "0", "0", "0", "0"]),
+    ]
+
+
+def test_what_is_told_of_many_reasons() -> None:
+    """More reasons than there are lines for end in one line that counts the rest."""
+    lines = list(Bars("#", 10).of([("  a", 50), ("  b", 30), ("  c", 15), ("  d", 5)], 100, 3))
+
+    assert lines == [("  a", "50", " 50% ##########"), ("  b", "30", " 30% ######"), ("  2 others", "20", " 20% ####")]
+
+
+# inspect
+
+
+def test_a_reject_stands_with_what_it_was_too_near_to(folder, capsys) -> None:
+    """`inspect --reason not_novel` shows the neighbour's text below its id and score."""
+    run = read(folder)
+    reject = run.rejects.where(reason=Reason.NOT_NOVEL).sample(1)[0]
+    near = run.lineage(reject["instruction_id"]).nearest
+    assert main(["inspect", str(folder), "--reason", "not_novel", "-n", "1"]) == 0
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+    assert near is not None
+    assert f"nearest {near.id} at ROUGE-L {reject['nearest_score']:.3f} {near.text}" in words
+
+
+def test_no_reject_of_a_reason_is_said_so(folder, capsys) -> None:
+    """A reason that refused nothing has a sentence in place of an empty drawing."""
+    assert main(["inspect", str(folder), "--reason", "no_tokens"]) == 0
+
+    assert capsys.readouterr().out.splitlines()[1:] == ["none with the reason no_tokens"]

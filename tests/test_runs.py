@@ -164,8 +164,30 @@ def test_a_damaged_shard_is_named(scripted, tmp_path):
     shard.write_bytes(b"PAR1")
     with pytest.raises(InputError, match=rf"{shard.name}: a shard that its commit names cannot be read"):
         open_run(scripted(target=20), tmp_path / "r")
-    shard.unlink()
-    with pytest.raises(InputError, match=rf"{shard.name}: a shard that its commit names cannot be read"):
+
+
+@pytest.mark.parametrize("table", ["data", "pool", "rejected"])
+def test_a_lost_shard_is_named(scripted, tmp_path, table):
+    """A run does not go on where a shard of any table is gone, and what no record names then stays as it is."""
+    asyncio.run(run_to_end(scripted(target=10), tmp_path / "r", ScriptedEngine()))
+    shard = max((tmp_path / "r" / table).glob("*.parquet"))
+    aside = shard.rename(shard.with_name("train-aside.parquet"))
+    with pytest.raises(InputError, match=rf"{shard.name}: a commit names this file and it is not there; put it back"):
+        open_run(scripted(target=20), tmp_path / "r")
+    aside.rename(shard)
+
+    open_run(scripted(target=20), tmp_path / "r").close()
+
+
+def test_a_commit_that_counts_other_rows_than_it_names_is_refused(scripted, tmp_path):
+    """Where the ledger was edited, the run does not go on with wrong sums."""
+    asyncio.run(run_to_end(scripted(target=10), tmp_path / "r", ScriptedEngine()))
+    record = max((tmp_path / "r" / ".run" / "commits").glob("[0-9]*.json"))
+    values = json.loads(record.read_text())
+    values["counters"]["examples"] += 1
+    record.write_text(json.dumps(values))
+
+    with pytest.raises(InputError, match=r"name \d+ rows of data/ and count \d+: damaged"):
         open_run(scripted(target=20), tmp_path / "r")
 
 

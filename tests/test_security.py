@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import runs
 from pipeline.cli import main
 from pipeline.drawing import PreviewDrawing
 from pipeline.plan import make_plan
@@ -79,13 +80,29 @@ def test_hostile_text_ends_as_plain_rows(config, tables, tmp_path) -> None:
 def test_a_terminal_is_shown_escapes_and_never_sent_them(config, tmp_path, capsys) -> None:
     """inspect, status, report and preview print no control or direction character that a text holds."""
     asyncio.run(run_to_end(config, tmp_path / "r", ScriptedEngine(hostile)))
-    for command in (["inspect", "-n", "50"], ["inspect", "--rejected", "-n", "50"], ["status"], ["report"]):
+    run = runs.read(tmp_path / "r")
+    lineages = [["inspect", "--id", row["id"]] for row in run.examples.sample(8)]
+    shown = (["inspect", "-n", "50"], ["inspect", "--rejected", "-n", "50"], ["status"], ["report"])
+    for command in (*shown, ["inspect", "--reason", run.rejects.sample(1)[0]["reason"]], *lineages):
         assert main([command[0], str(tmp_path / "r"), *command[1:]]) == 0
     asyncio.run(preview_units(make_plan(config), ScriptedEngine(hostile), 8, PreviewDrawing().draw))
     shown = capsys.readouterr().out
 
     assert "\\x1b[2J" in shown
     assert not {"\x1b", "\x07", "\x00", "\u202e", "\u2066"} & set(shown)
+
+
+def test_a_page_holds_texts_and_no_markup_of_theirs(config, tmp_path, capsys) -> None:
+    """What report --html writes has each text escaped, with control and direction characters to be seen."""
+    asyncio.run(run_to_end(config, tmp_path / "r", ScriptedEngine(hostile)))
+    assert main(["report", str(tmp_path / "r"), "--html", str(tmp_path / "r.html")]) == 0
+    text = (tmp_path / "r.html").read_text()
+
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&lt;img src=x onerror=alert(2)&gt;" in text
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "\\x1b[2J" in text or "\\u202egnp" in text
+    assert not {"\x1b", "\x07", "\x00", "\u202e", "\u2066"} & set(text + capsys.readouterr().out)
 
 
 def test_no_secret_of_the_environment_is_in_a_run_folder(config, tmp_path, monkeypatch) -> None:

@@ -5,45 +5,24 @@ A server that was stopped (SIGSTOP) is the hard case: it takes connections and n
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
+import re
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.config import load_config
 from pipeline.shards import COMMITS
 from pipeline.storage import folder_at
-from pipeline.testing import ScriptedEngine, run_to_end
 from pipeline.verify import verify
+from tests.conftest import s3_process
+from tests.faults.conftest import Start, sentence
 
 SOON_S = 15  # what a signal may take; a second one ends the run in a third of it
-CONFIG = """
-name = "k"
-target = 150
-window = 8
-[engine]
-kind = "scripted"
-[engine.scripted]
-delay_s = 0.02
-[shards]
-rows = 30
-"""
-RUN = """
-import sys
-from pipeline import lock
-from pipeline.cli import main
-lock.LEASE_S, lock.RENEW_S, lock.SKEW_S = 3.0, 1.0, 0.5
-sys.exit(main(sys.argv[1:]))
-"""
-# The same, by a process that stops the server before it writes a file.
+# The command by a process that stops the server before it writes a file.
 STORE_STOPS = """
 import os, signal, sys
 from pipeline import lock
@@ -87,80 +66,18 @@ from pipeline.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
-Start = Callable[..., "subprocess.Popen[str]"]
-
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def server() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """An S3 server of this test's own, which it may stop and kill, and its address."""
-    pytest.importorskip("moto")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL),  # it ends with us, however we end
-    )
-    try:
-        until = time.monotonic() + 60
-        while True:
-            with socket.socket() as door:
-                if door.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None, "the S3 server did not start"
-            assert time.monotonic() < until, "the S3 server did not answer"
-            time.sleep(0.05)
-        yield process, f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    with s3_process(subprocess.DEVNULL) as started:
+        yield started
 
 
 @pytest.fixture
 def s3_server(server: tuple[subprocess.Popen[bytes], str]) -> str:
     """The address that `s3` here makes its bucket at, in place of the suite's shared server."""
     return server[1]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts `instructmill run` into a folder, by a wrapper of the command line; what runs at the end is killed."""
-    (tmp_path / "k.toml").write_text(CONFIG)
-    started: list[subprocess.Popen[str]] = []
-
-    def run(
-        out: Path | str, *options: str, wrapper: str = RUN, arguments: tuple[str, ...] = ()
-    ) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", wrapper, *arguments]
-        command += ["run", str(tmp_path / "k.toml"), "--out", str(out), *options]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stderr.close()
-
-
-@pytest.fixture
-def whole(start: Start, tables: Any, tmp_path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of an undisturbed run."""
-    asyncio.run(run_to_end(load_config(str(tmp_path / "k.toml")), tmp_path / "whole", ScriptedEngine()))
-    return tables(tmp_path / "whole")
-
-
-def sentence(words: str) -> str:
-    """The one line of the command's own, which is its last."""
-    assert "Traceback" not in words
-    lines = words.splitlines()
-    assert [line.startswith("instructmill:") for line in lines].count(True) == 1, words
-    return lines[-1]
 
 
 def wait_for_commits(process: subprocess.Popen[str], place: Path | str, count: int) -> None:
@@ -278,7 +195,7 @@ def test_files_that_the_disk_does_not_take(start, tables, whole, tmp_path) -> No
     words = run.communicate(timeout=60)[1]
 
     assert run.returncode == 75
-    assert "storage failed ([Errno 27] File too large" in sentence(words)
+    assert re.search(rf"storage failed \(\[Errno 27\] File too large: '{tmp_path}/r/\S+\.parquet'\)", sentence(words))
+    assert not list((tmp_path / "r").rglob(".tmp-*"))
     assert verify(tmp_path / "r").startswith("OK")
     ends_as_undisturbed(start, tmp_path / "r", tables, whole)
-    assert not list((tmp_path / "r").rglob(".tmp-*"))

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline import lock
-from pipeline.config import load_config
 from pipeline.lock import is_held
 from pipeline.runs import read_events
 from pipeline.shards import COMMITS, read_commits
 from pipeline.storage import folder_at
-from pipeline.testing import ScriptedEngine, run_to_end
 from pipeline.verify import verify
+from tests.faults.conftest import sentence
 from tests.test_storage import everything
 
-CONFIG = """
-name = "k"
-target = 200
-window = 8
-[engine]
-kind = "scripted"
-[engine.scripted]
-delay_s = 0.02
-[shards]
-rows = 40
-"""
-RUN = """
-import sys
-from pipeline.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
 # With a lease of two seconds, by a process that stands still where it is told to: before or after it writes a file.
 STANDING_STILL = """
 import os, signal, sys
@@ -62,42 +40,6 @@ def stopping(method):
 ObjectFolder.write, ObjectFolder.create = stopping(ObjectFolder.write), stopping(ObjectFolder.create)
 sys.exit(main(sys.argv[3:]))
 """
-
-Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts `instructmill run` into a folder, by a wrapper of the command line; what runs at the end is killed."""
-    (tmp_path / "k.toml").write_text(CONFIG)
-    started: list[subprocess.Popen[str]] = []
-
-    def run(out: str, wrapper: str = RUN, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", wrapper, *arguments, "run", str(tmp_path / "k.toml"), "--out", out]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stderr.close()
-
-
-@pytest.fixture
-def whole(start: Start, tables: Any, tmp_path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of an undisturbed run."""
-    asyncio.run(run_to_end(load_config(str(tmp_path / "k.toml")), tmp_path / "whole", ScriptedEngine()))
-    return tables(tmp_path / "whole")
-
-
-def sentence(words: str) -> str:
-    """The one line of the command's own."""
-    assert "Traceback" not in words
-    (line,) = [line for line in words.splitlines() if line.startswith("instructmill:")]
-    return line
 
 
 def named(place: str) -> set[str]:
@@ -146,14 +88,14 @@ def test_a_second_run_is_refused_and_the_first_goes_on(start, place, tables, who
 def test_a_writer_that_stands_still_in_a_commit(start, s3, tables, whole, monkeypatch, file, when, why) -> None:
     """SIGSTOP in a commit, another process takes the folder over and ends the run, SIGCONT: the first one says that it
     was taken over, removes what it wrote and ends with 75; the rows are those of a run left alone."""
-    sleeper = start(s3, STANDING_STILL, file, when)
+    sleeper = start(s3, wrapper=STANDING_STILL, arguments=(file, when))
     while "\nState:\tT" not in Path(f"/proc/{sleeper.pid}/status").read_text():
         assert sleeper.poll() is None, "the run ended and never stood still"
         time.sleep(0.01)
     monkeypatch.setattr(lock, "SKEW_S", 0.5)
     while is_held(folder_at(s3)):
         time.sleep(0.1)
-    second = start(s3, STANDING_STILL, "", "")
+    second = start(s3, wrapper=STANDING_STILL, arguments=("", ""))
     said = second.communicate(timeout=120)[1]
     rows = tables(s3)
     sleeper.send_signal(signal.SIGCONT)
