@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def fill(folder: Path, out: Path | None = None, workers: int = 0) -> str:
 
 def held_first(manifest: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Ids and instructions of what a run's pool began with: its seeds, then what it had from other runs."""
-    names, texts = _seeds(manifest) if "seeds" in manifest else ([], [])
+    names, texts = seeds_of(manifest)
     for entry in manifest.get("imports", ()):
         for each in other_run(entry["folder"], "pool.from", [entry], pinned_only=True).instructions():
             names.append(each.id)
@@ -84,8 +85,10 @@ def held_first(manifest: dict[str, Any]) -> tuple[list[str], list[str]]:
     return names, texts
 
 
-def _seeds(manifest: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Ids and instructions of a run's seeds."""
+def seeds_of(manifest: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Ids and instructions of a run's seeds. Raises InputError where their file is not what it was."""
+    if "seeds" not in manifest:
+        return [], []
     source = manifest["seeds"]["source"]
     text = read_seed_text(source)
     if hashlib.sha256(text.encode()).hexdigest() != manifest["seeds"]["sha256"]:

@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.histograms import Histogram, Tally
 from pipeline.novelty import NoveltyIndex
 from pipeline.novelty_files import DEFAULTS
-from pipeline.novelty_fill import held_first
+from pipeline.novelty_fill import seeds_of
 from pipeline.reading import Snapshot
 from pipeline.records import Reason
 from pipeline.runs import LOG
@@ -288,11 +288,14 @@ def _novelty(run: Snapshot, admitted: _Admitted, refused: _Rejected, missing: di
 
 def _seeds(run: Snapshot, admitted: _Admitted, missing: dict[str, str]) -> Seeds | None:
     try:
-        _, seeds = held_first({key: run.manifest[key] for key in ("run", "seeds") if key in run.manifest})
+        _, seeds = seeds_of(run.manifest)
     except InputError as error:
         missing["seeds"] = str(error)
         return None
-    if not seeds or not admitted.texts:
+    if not seeds:
+        missing["seeds"] = "this run has no seed tasks"
+        return None
+    if not admitted.texts:
         return None
     index = NoveltyIndex(run.manifest["config"]["novelty"].get("tokenizer", DEFAULTS.tokenizer), floor=0.0)
     index.extend(seeds)
