@@ -112,6 +112,7 @@ class Dispatcher:
         self._backoff_s = backoff_s
         self._desks: list[Desk] = []
         self._full = False  # no engine has had room since the last one was looked for
+        self._due = False  # the event loop will call `_dispatch`
         self._reserved: Desk | None = None  # kept free for, or holding, one suspect
         self._waiting = TaskQueue()
         self._suspects = TaskQueue()
@@ -137,8 +138,9 @@ class Dispatcher:
         task = Task(request, next(self._numbers), asyncio.get_running_loop().create_future())
         self._open.add(task)
         self._waiting.push(task)
-        if not self._full:
-            self._dispatch()
+        if not (self._full or self._due):  # soon, and once for all that come meanwhile: there may be hundreds of engines
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
         return task
 
     def withdraw(self, task: Task) -> None:
@@ -256,7 +258,7 @@ class Dispatcher:
         """Send what can be sent now. The engines are put in order once, not looked through for each request: there may
         be hundreds."""
         self._try_alone()
-        self._full = False
+        self._full = self._due = False
         if self._waiting.first() is None:
             return
         free = [(len(desk.flights), place, desk) for place, desk in enumerate(self._desks) if self._has_room(desk)]
