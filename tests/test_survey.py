@@ -316,3 +316,13 @@ def test_rounds_and_moves_are_counted_over_accepted_and_refused_pairs(backtransl
     assert found.novelty is None
     assert "novelty" in found.missing
     assert found.lengths["instruction"].total == run.examples.count > 0
+
+
+def test_what_is_over_the_last_slot_is_counted_apart():
+    """Where most values are larger than any slot, the bins end with the slots."""
+    tally = Tally(20_000)
+    tally.add([3, *[25_000] * 9])
+    found = tally.fitted()
+
+    assert (sum(found.counts), found.over, found.total) == (1, 9, 10)
+    assert found.edges[-1] == 20_000
