@@ -71,7 +71,7 @@ def test_memory_does_not_grow_with_the_words():
 def test_a_missing_extra_is_one_sentence(monkeypatch):
     """Without the dictionary the sentence names the extra that brings it."""
     monkeypatch.setitem(sys.modules, "lemminflect", None)
-    monkeypatch.setattr(diversity, "_known", {})
+    diversity._lemmas.cache_clear()
     diversity._dictionary.cache_clear()
 
     with pytest.raises(InputError, match=r"^lemminflect is not installed.*`pip install 'instructmill\[report\]'`"):

@@ -278,7 +278,7 @@ def test_a_changed_seed_file_is_said_and_all_else_is_found(scripted, tmp_path):
 def test_without_the_extra_the_verbs_alone_are_missing(made, monkeypatch):
     """The survey of a light installation has all else, and says which extra brings them."""
     monkeypatch.setitem(sys.modules, "lemminflect", None)
-    monkeypatch.setattr("pipeline.diversity._known", {})
+    diversity._lemmas.cache_clear()
     diversity._dictionary.cache_clear()
     found = survey(runs.read(made))
 
