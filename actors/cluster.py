@@ -27,6 +27,7 @@ from actors.reach import require_cluster
 from actors.scripted_engine import ScriptedActor
 from actors.vllm_engine import VllmEngine
 from pipeline.adapters import lora_adapter
+from pipeline.console import clock
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError, RunStopped
 from pipeline.models import model_path
@@ -105,12 +106,15 @@ def disconnect() -> None:
     _CORES.release_all()  # no engine of this process is left, one whose pool was never closed included
 
 
-def require_room(engines: Sequence[EngineSettings | None], workers: int = 0) -> Resources:
-    """Raise InputError unless the cluster has room for what is asked for, and has it free now.
+def require_room(
+    engines: Sequence[EngineSettings | None], workers: int = 0, tell: Callable[[str], None] = lambda _: None
+) -> Resources:
+    """Raise InputError unless the cluster has room for what is asked for, RunStopped unless it has it free now.
 
     That is so many novelty workers of one CPU each, and the least number of engines: those of `[engine]`, then those of
     `[judge]`; None stands for ones that do not run on Ray. Where that number is 0 an autoscaler brings what is needed,
-    novelty workers' room too: then it must know nodes that one engine fits on.
+    novelty workers' room too: then it must know nodes that one engine fits on. Where none tells of its nodes, `tell` is
+    told that the engines will wait.
     """
     have = resources()
     if any(settings is not None and settings.least == 0 for settings in engines):
@@ -124,8 +128,14 @@ def require_room(engines: Sequence[EngineSettings | None], workers: int = 0) -> 
         each += "".join(f" and {amount:g} {resource}" for resource, amount in settings.resources.items())
         key, least = f"{name}.{'count' if settings.min is None else 'min'}", settings.least
         asked.append(f"{key} asks for {least} engines of {each}, each on one machine")
-        coming = autoscaled_nodes() if not least and not fit else None
-        if coming is not None and not any(node.engines(settings) for node in coming):
+        coming = autoscaled_nodes() if not least and not fit else ()
+        if coming is None:
+            limit = clock(settings.room_timeout_s)
+            tell(
+                f"no node of the cluster holds an engine of {each}, and no autoscaler says that it would bring one: "
+                f"{name}.min = 0 waits for it, up to {limit}"
+            )
+        elif not (least or fit or any(node.engines(settings) for node in coming)):
             raise InputError(
                 f"{name}.min = 0 leaves it to an autoscaler to bring nodes, and no engine of {each} fits on any that "
                 f"it may bring, nor on those there are ({have}); lower {name}.num_gpus or {name}.num_cpus, or add "
@@ -148,7 +158,7 @@ def require_room(engines: Sequence[EngineSettings | None], workers: int = 0) -> 
         time.sleep(0.1)
         have = resources()
     if short:
-        raise InputError(f"{what}, and others use what the cluster has: {have}; wait for them, or {mend}")
+        raise RunStopped(f"{what}, and others use what the cluster has: {have}; wait for them, or {mend}")
     return have
 
 

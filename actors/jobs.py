@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import ray
@@ -45,10 +46,19 @@ class Jobs:
     def __init__(self, address: str) -> None:
         """Raises InputError where there is no cluster, it does not take the token, or has another Ray than this one."""
         self.address = address
-        for module in ("dashboard_sdk", "job.sdk"):  # each sets a level of its own
-            logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
+        for module in (
+            "dashboard.modules.dashboard_sdk",
+            "dashboard.modules.job.sdk",
+            "_private.runtime_env.packaging",
+        ):
+            logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)  # the first two set a level of their own
+        # It warns of each folder of LEFT_OUT.
+        logging.getLogger("ray._private.runtime_env.working_dir").setLevel(logging.ERROR)
         try:
-            requests.get(f"{address}/api/version", timeout=REACH_S)  # Ray's own client waits for minutes
+            # Ray's own client waits for minutes.
+            found = requests.get(f"{address}/api/version", timeout=REACH_S).status_code != requests.codes.not_found
+            if not found and urlsplit(address).path:
+                raise InputError(f"something answers at {address}, but it is no Ray dashboard: leave the path out")
             with _no_other_address():
                 self._client = _Client(address)
         except AuthenticationError as error:
@@ -71,7 +81,7 @@ class Jobs:
     def submit(self, job: Job) -> str:
         """Submit a job, to run on the head node; returns its submission id.
 
-        Raises RunStopped where a job of this run has not ended, InputError where the working dir cannot be sent.
+        Raises RunStopped where a job of this name has not ended, InputError where the working dir cannot be sent.
         """
         there = self._asked(self._client.list_jobs)
         id = next_id(job.name, {one.submission_id: one.status for one in there if one.submission_id}, self.address)

@@ -80,6 +80,7 @@ class _Place:
 
     first: int
     handle: WorkerHandle | None = None
+    has_room: bool = False
     held: int = 0  # texts that this process has
     barren: int = 0  # processes lost in a row without an answer between
 
@@ -120,6 +121,11 @@ class NoveltyPool:
     def handles(self) -> tuple[WorkerHandle, ...]:
         """The handle of each worker's current process."""
         return tuple(place.handle for place in self._places if place.handle is not None)
+
+    @property
+    def without_room(self) -> int:
+        """How many workers have been asked for and have no CPU yet."""
+        return sum(place.handle is not None and not place.has_room for place in self._places)
 
     def extend(self, texts: Iterable[str]) -> None:
         """Hold texts after everything held so far. Sends nothing: the workers get them with the next question."""
@@ -175,13 +181,14 @@ class NoveltyPool:
         if self._closed:
             raise RunStopped("The novelty workers were closed.")
         if place.handle is None:
-            place.handle, place.held = self._spawn(place.first), 0
+            place.handle, place.held, place.has_room = self._spawn(place.first), 0, False
             try:
                 await asyncio.wait_for(place.handle.place(), self._room_timeout_s)
             except TimeoutError:
                 raise RunStopped(
                     f"Novelty worker {place.first} has had no room on the cluster for {self._room_timeout_s:g} s"
                 ) from None
+            place.has_room = True
         step = len(self._places)
         while True:
             lacking = range(place.first + step * place.held, length, step)

@@ -12,9 +12,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.check import check_context, check_folder, longest_prompts
@@ -30,11 +29,13 @@ from pipeline.novelty import NoveltyIndex
 from pipeline.plan import Plan
 from pipeline.pool import Pool
 from pipeline.preview import first_segment
-from pipeline.progress import Progress, log_engines, while_waiting
+from pipeline.progress import Progress, log_engines
 from pipeline.report import summary
 from pipeline.runs import Run, open_planned, plan_for
 from pipeline.scoring import Scorer
-from pipeline.storage import Folder, folder_at, leaving
+from pipeline.signals import Signals
+from pipeline.storage import Folder, folder_at
+from pipeline.waiting import engines_line, while_waiting, workers_line
 
 # What would make a run go on that has ended, by the rule that ended it.
 GOES_ON = {
@@ -46,7 +47,6 @@ GOES_ON = {
     "budget.hours": "a larger budget (--set budget.hours=N)",
 }
 
-STOP_S = 10.0  # after a signal the process ends, whatever still hangs: a kill loses nothing either
 METRICS_S = 5.0
 QUIET_S = 2.0  # novelty workers that are filled sooner are not spoken of
 
@@ -72,7 +72,7 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
     if threading.current_thread() is not threading.main_thread() or _in_a_loop():
         raise InputError("launch needs the main thread, and no event loop in it: in a notebook use `!instructmill run`")
     with ExitStack() as stack:
-        signals = stack.enter_context(_Signals())
+        signals = stack.enter_context(Signals())
         plan, manifest = plan_for(folder, config, filters)
         fresh = manifest is None
         if fresh:  # find what is wrong before anything is written
@@ -106,7 +106,7 @@ def _in_a_loop() -> bool:
         return False
 
 
-async def _drive(opened: Run, signals: _Signals) -> None:
+async def _drive(opened: Run, signals: Signals) -> None:
     """Start the engines and the novelty workers, and run until a rule, a signal or a fault ends it."""
     config = opened.plan.config
     signals.catch()
@@ -154,7 +154,11 @@ async def _start_workers(config: Config, pool: Pool, note: Callable[..., None], 
     scorer = cluster.novelty_pool(novelty.tokenizer, novelty.lowest, workers, note, **limits)
     stack.push_async_callback(scorer.close)
     pool.score_with(scorer)
-    filling = while_waiting(scorer.start(), f"filling {workers} novelty worker(s) with {len(pool):,} texts", QUIET_S)
+
+    def what(waited_s: float) -> str:
+        return workers_line(scorer.without_room, workers, len(pool), novelty.room_timeout_s, waited_s)
+
+    filling = while_waiting(scorer.start(), what, QUIET_S)
     # Beside it the driver's own index, for what one batch admits, is loaded off the event loop that feeds the engines.
     await asyncio.gather(filling, asyncio.to_thread(NoveltyIndex().nearest, ""))
 
@@ -181,75 +185,6 @@ def _note(opened: Run, event: str, **values: Any) -> None:
         print(f"endpoint: {values['fault']}; asked again in {values['wait_s']:g} s", file=sys.stderr)
     if event == "node_given_up":
         print(f"a node gets no more engines: {values['why']}", file=sys.stderr)
-
-
-class _Signals:
-    """The first SIGINT or SIGTERM ends what runs, with what is whole kept, within STOP_S; a second one at once.
-
-    For as long as this lasts, as a context. Until `catch` is called, the first one is an interrupt in the main thread.
-    What a signal's handler does there takes no lock, since it may come between any two steps of what holds that lock:
-    the rest is a thread's, which goes on too where the main thread waits for a store.
-    """
-
-    def __init__(self) -> None:
-        self.reason: RunStopped | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._came: SimpleQueue[bool] = SimpleQueue()  # True for a signal, False at the end
-        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._watcher = threading.Thread(target=self._watch, name="signals", daemon=True)
-
-    def __enter__(self) -> _Signals:
-        for number, handler in self._before.items():
-            if handler is not signal.SIG_IGN:  # as of a command that a script runs in the background
-                signal.signal(number, self._caught)
-        self._watcher.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        self._came.put(False)
-        self._watcher.join()
-        leaving.clear()
-
-    def catch(self) -> None:
-        """From now on the first signal calls `stop`; to be called in a task, which it cancels until `stop` is set."""
-        task = asyncio.current_task()
-        assert task is not None
-        if self.reason is not None:  # it came just now
-            task.cancel()
-        self.stop: Callable[[RunStopped], object] = lambda _: task.cancel()
-        self._loop = asyncio.get_running_loop()
-
-    def _caught(self, number: int, _: object) -> None:
-        first = self.reason is None
-        if first:
-            name = signal.Signals(number).name
-            self.reason = RunStopped(f"stopped by {name}; run the same command again to go on")
-        self._came.put(True)
-        if first and self._loop is None:
-            raise KeyboardInterrupt
-
-    def _end_run(self) -> None:
-        assert self.reason is not None
-        self.stop(self.reason)
-
-    def _watch(self) -> None:
-        """See that a signal is followed by an end, whatever hangs."""
-        if not self._came.get():
-            return
-        leaving.set()
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: the run has come to its end
-                self._loop.call_soon_threadsafe(self._end_run)
-        try:
-            if not self._came.get(timeout=STOP_S):
-                return
-            how = "stopped at once"
-        except Empty:
-            how = f"stopped, and did not end within {STOP_S:g} s"
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"instructmill: {how}; nothing is lost\n".encode())
-        os._exit(RunStopped.exit_code)
 
 
 @contextmanager
@@ -323,12 +258,33 @@ def _join_cluster(engines: Sequence[EngineSettings | None], workers: int, stack:
             f"{what} Ray, which is not installed here ({error.name}); install instructmill[vllm], or {mend}"
         ) from None
     before = signal.getsignal(signal.SIGTERM)
+    looked = ""
     if cluster.connect():
         stack.callback(cluster.disconnect)
+        looked = _looked_here()
     # Ray takes SIGTERM to itself as it starts, and then ends this process with a stack's trace, or aborts it.
     if before is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
-    return str(cluster.require_room(engines, workers))
+    try:
+        return f"{cluster.require_room(engines, workers, _tell)}{looked}"
+    except MillError as error:
+        raise type(error)(f"{error}{looked}") from None
+
+
+def _tell(remark: str) -> None:
+    print(remark, file=sys.stderr)
+
+
+def _looked_here() -> str:
+    """What to add to what a cluster has, where that is this machine alone because no other was named."""
+    if os.environ.get("RAY_ADDRESS"):
+        return ""
+    looked = "; looked at this machine, as RAY_ADDRESS is not set"
+    if address := os.environ.get("RAY_API_SERVER_ADDRESS"):
+        # It may hold a password.
+        at = "RAY_API_SERVER_ADDRESS" if "@" in address else address
+        looked += f"; the cluster at {at} is reached by submit alone: check with --no-cluster"
+    return looked
 
 
 async def _ask_endpoint(plan: Plan, key: str, settings: EngineSettings, fresh: bool) -> str:
@@ -387,9 +343,11 @@ async def _start_group(
     # The very revision that the plan was made with, whatever the hub holds by now.
     revision = None if is_local(settings.model or "") else model["revision"]
     pool = cluster.engine_pool(settings.model_copy(update={"revision": revision}), note)
-    number = f"{settings.count}" if settings.max is None else f"up to {settings.max}"
     kind = "engine" if key == "engine" else "judging engine"
-    what = f"loading {settings.model or 'the script'} on {number} {kind}(s)"
+
+    def what(waited_s: float) -> str:
+        return engines_line([each.state for each in pool.stats().engines], settings, kind, waited_s)
+
     try:
         await while_waiting(pool.start(), what)
     except BaseException as error:

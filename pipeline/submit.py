@@ -97,7 +97,7 @@ def checked_address(address: str | None) -> str:
 def next_id(name: str, jobs: Mapping[str, str], address: str) -> str:
     """The submission id of the next attempt: NAME-1, NAME-2, ..., one more than the last of them on the cluster.
 
-    `jobs` are the cluster's, submission id to status. Raises RunStopped where one of this run has not ended.
+    `jobs` are the cluster's, submission id to status. Raises RunStopped where one of this name has not ended.
     """
     attempts = {int(found[1]): id for id in jobs if (found := re.fullmatch(re.escape(name) + r"-(\d+)", id))}
     for id in attempts.values():
@@ -107,11 +107,11 @@ def next_id(name: str, jobs: Mapping[str, str], address: str) -> str:
 
 
 def already_there(id: str, address: str) -> RunStopped:
-    """The refusal of a run that has a job."""
+    """The refusal of a name that has a job."""
     follow, _, stop = job_commands(id, address)
     return RunStopped(
-        f"job {id} of this run has not ended, so this one was not submitted; follow it with `{follow}`, stop it with "
-        f"`{stop}`, or give another run another `name`"
+        f"a job named {id} has not ended, so this one was not submitted; follow it with `{follow}`, stop it with "
+        f"`{stop}`; for another run add `--set name=OTHER`"
     )
 
 

@@ -7,17 +7,19 @@ import functools
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline.check import describe_novelty
 from pipeline.engine_settings import EngineSettings
-from pipeline.errors import InputError
-from pipeline.launch import _start_group, launch
-from pipeline.progress import while_waiting
+from pipeline.errors import InputError, RunStopped
+from pipeline.launch import _join_cluster, _start_group, launch
 from pipeline.records import Completion, Request, Stage
 from pipeline.shards import read_manifest
 from pipeline.testing import scripted_answer
+from pipeline.waiting import engines_line, while_waiting, workers_line
 
 
 def short(instruction: str) -> str | None:
@@ -168,3 +170,88 @@ def test_what_a_judge_lacks_is_said_of_its_own_table(monkeypatch) -> None:
         assert str(caught.value) == (
             f"No engine can start: set {key}.vllm.max_model_len = 512 (on a host), the engine said."
         )
+
+
+ROOM = "waiting for room"
+
+
+@pytest.mark.parametrize(
+    ("states", "waited_s", "line"),
+    [
+        ([ROOM, ROOM], 0, "starting up to 2 engine(s): the script"),
+        ([ROOM, ROOM], 90, "no engine yet: 2 wait for room (1 CPU, 4 GPUs each); gives up after 2:00:00"),
+        ([ROOM, "loading"], 90, "loading the script on 1 engine(s); 1 waits for room"),
+        (["waiting to load", "loading"], 0, "loading the script on 2 engine(s)"),
+        ([ROOM, "down"], 90, "no engine yet: 1 ended and will be tried again; 1 waits for room"),
+    ],
+)
+def test_the_line_says_what_engines_wait_for(states, waited_s, line) -> None:
+    """Engines are loading once they have room; before that it is room that is waited for, with what each needs."""
+    settings = EngineSettings(kind="scripted", min=0, max=2, num_gpus=4, room_timeout_s=7200)
+
+    assert engines_line(states, settings, "engine", waited_s) == line
+
+
+def test_a_start_is_told_of_by_the_states_of_its_engines(monkeypatch, capsys) -> None:
+    """The line of a run that starts goes by what its pool says of its engines."""
+
+    class Homeless:
+        async def start(self) -> None:
+            await asyncio.sleep(0.01)
+
+        def stats(self) -> SimpleNamespace:
+            return SimpleNamespace(engines=[SimpleNamespace(state=ROOM)] * 3)
+
+    monkeypatch.setattr("pipeline.waiting.SOON_S", 0.0)
+    monkeypatch.setattr("actors.cluster.engine_pool", lambda settings, note: Homeless())
+    settings = EngineSettings(model="/m", count=3, room_timeout_s=60)
+    asyncio.run(_start_group(None, "judge", settings, {"revision": None}, None))
+
+    assert "0:00:00  no judging engine yet: 3 wait for room (1 CPU, 1 GPU each)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("waiting", "waited_s", "line"),
+    [
+        (1, 3, "filling 2 novelty worker(s) with 1,750 texts"),
+        (0, 90, "filling 2 novelty worker(s) with 1,750 texts"),
+        (1, 90, "1 novelty worker waits for a CPU; gives up after 1:00:00"),
+        (2, 90, "2 novelty workers wait for a CPU each; gives up after 1:00:00"),
+    ],
+)
+def test_the_line_says_what_novelty_workers_wait_for(waiting, waited_s, line) -> None:
+    """Workers are being filled once they have a CPU; before that it is a CPU that is waited for."""
+    assert workers_line(waiting, 2, 1750, 3600.0, waited_s) == line
+
+
+@pytest.mark.parametrize(
+    ("environment", "end"),
+    [
+        ({"RAY_ADDRESS": "head:6379"}, ""),
+        ({}, "; looked at this machine, as RAY_ADDRESS is not set"),
+        (
+            {"RAY_API_SERVER_ADDRESS": "http://head:8265"},
+            "; looked at this machine, as RAY_ADDRESS is not set; the cluster at http://head:8265 is reached by submit "
+            "alone: check with --no-cluster",
+        ),
+    ],
+)
+def test_where_no_cluster_is_named_it_is_this_machine_that_was_looked_at(monkeypatch, environment, end) -> None:
+    """What there is room for, and the refusal where there is none, say whose room it is, and keep their exit code."""
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("actors.cluster.connect", lambda: True)
+    monkeypatch.setattr("actors.cluster.disconnect", lambda: None)
+    monkeypatch.setattr("actors.cluster.require_room", lambda *_: "1 machine")
+    with ExitStack() as stack:
+        assert _join_cluster([], 1, stack) == f"1 machine{end}"
+
+        def used(*_: object) -> None:
+            raise RunStopped("others use it")
+
+        monkeypatch.setattr("actors.cluster.require_room", used)
+        with pytest.raises(RunStopped) as refused:
+            _join_cluster([], 1, stack)
+    assert str(refused.value) == f"others use it{end}"

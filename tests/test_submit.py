@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from pipeline.__main__ import NEEDED
 from pipeline.errors import InputError, MillError, RunStopped
 from pipeline.submit import End, checked_address, make_job, next_id, require_done
 
 SCRIPTED = 'target = 20\n[engine]\nkind = "scripted"\n'
 BUCKET = "s3://bucket/run"
 AT = "http://head:8265"
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 
 
 @pytest.fixture
@@ -181,7 +185,8 @@ def test_a_run_has_one_job_at_a_time(status):
     """A job submitted twice is refused with 75: the sentence names the one there is, how to follow and to stop it."""
     with pytest.raises(RunStopped) as refused:
         next_id("night", {"night-1": status, "night-2": "STOPPED"}, AT)
-    assert "job night-1 of this run has not ended" in str(refused.value)
+    assert "a job named night-1 has not ended" in str(refused.value)
+    assert "for another run add `--set name=OTHER`" in str(refused.value)
     assert f"`ray job logs -f night-1 --address {AT}`" in str(refused.value)
     assert f"`ray job stop night-1 --address {AT}`" in str(refused.value)
 
@@ -218,6 +223,21 @@ def test_a_node_without_the_package_is_named_so():
     bare = subprocess.run([sys.executable, "-I", "-S", "-m", "pipeline"], capture_output=True, text=True)
     with pytest.raises(InputError, match=r"the head node has no 'pipeline'.* put the wheel into the image"):
         require_done("night-1", End("FAILED", bare.returncode, message=f"last logs:\n{bare.stderr}"))
+
+
+def test_a_node_without_a_dependency_is_named_so(tmp_path):
+    """A Python without what InstructMill needs ends with 2 and one sentence: which Python, what it lacks, the mend."""
+    # All but one of the dependencies are there, as empty files: of a bare Python, none is.
+    needed = {re.split(r"[\[>=]", each)[0].replace("-it-py", "_it") for each in PROJECT["dependencies"]}
+    for name in needed - {"pyarrow"}:
+        (tmp_path / f"{name}.py").touch()
+    path = [str(tmp_path), str(Path(__file__).parents[1])]
+    run = f"import runpy, sys; sys.path += {path}; runpy.run_module('pipeline', run_name='__main__')"
+    ended = subprocess.run([sys.executable, "-I", "-S", "-c", run], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"instructmill: this node's Python ({sys.executable}) lacks pyarrow: install")
+    assert ended.stderr.count("\n") == 1
+    assert sorted(needed) == NEEDED
 
 
 @pytest.mark.parametrize(

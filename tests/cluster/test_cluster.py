@@ -305,7 +305,7 @@ async def test_room_that_others_use_is_no_room() -> None:
         async with asyncio.timeout(10):
             while cluster.resources().free_cpus > 3:  # Ray's own count follows a moment later
                 await asyncio.sleep(0.05)
-        with pytest.raises(InputError, match=r"others use what the cluster has: .* 4 CPUs \([0-3] free\)"):
+        with pytest.raises(RunStopped, match=r"others use what the cluster has: .* 4 CPUs \([0-3] free\)"):
             cluster.require_room([EngineSettings(model="m", count=4, num_gpus=0)])
     finally:
         await pool.close()

@@ -154,7 +154,7 @@ def test_a_job_stopped_in_the_middle_goes_on_when_it_is_submitted_again(head, su
     wait_for(lambda: commits(run) > 1, first)
     code, out, err = ended(second)
     assert (code, out) == (75, "")
-    assert f"job {submit.name}-1 of this run has not ended" in err
+    assert f"a job named {submit.name}-1 has not ended" in err
 
     head.stop(f"{submit.name}-1")
     code, out, err = ended(first)

@@ -35,13 +35,15 @@ class FakeWorker:
         self.calls: list[tuple[int, int]] = []  # new texts and candidates of each
         self.texts: list[str] = []
         self.gone = asyncio.Event()
+        self.room = asyncio.Event()
+        self.room.set()
 
     @property
     def killed(self) -> bool:
         return self.gone.is_set()
 
     async def place(self) -> None:
-        return None
+        await self.room.wait()
 
     async def nearest(self, held: int, new: Sequence[str], asked: Sequence[str], length: int) -> Scores:
         self.calls.append((len(new), len(asked)))
@@ -215,6 +217,32 @@ async def test_closing_ends_what_is_asked() -> None:
     with pytest.raises(RunStopped, match="closed"):
         await pool.nearest(["a"])
     assert len(fakes.made) == 2
+
+
+@pytest.mark.asyncio
+async def test_workers_that_wait_for_a_cpu_are_counted() -> None:
+    """A worker is without room from when it is asked for until it has its CPU, and a replacement is again."""
+    fakes = Fakes(2)
+
+    def spawn(first: int) -> FakeWorker:
+        worker = fakes(first)
+        if len(fakes.made) != 2:
+            worker.room.clear()
+        return worker
+
+    pool = NoveltyPool(spawn, 2, backoff_s=0.0)
+    try:
+        for killed, waits in ((0, 0), (1, 2)):
+            starting = asyncio.create_task(pool.start())
+            while len(fakes.made) < 2 + killed or not fakes.made[1].calls:
+                await asyncio.sleep(0)
+            assert pool.without_room == 1
+            fakes.made[waits].room.set()
+            await starting
+            assert pool.without_room == 0
+            fakes.made[0].kill()
+    finally:
+        await pool.close()
 
 
 @pytest.mark.asyncio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
@@ -10,11 +11,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import ray
+from ray._private.runtime_env import packaging, working_dir
 from ray._private.utils import check_version_info
 
 from actors import cluster
 from actors.jobs import Jobs
+from actors.nodes import Node, Resources
 from actors.reach import require_cluster
+from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError, RunStopped
 from tests.cluster.head import free_ports
 
@@ -36,6 +40,15 @@ class Other(http.server.BaseHTTPRequestHandler):
     """A server that is no cluster."""
 
     log_message = OldRay.log_message
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """A server that has a dashboard, and not under the path that is asked."""
+
+    log_message = OldRay.log_message
+
+    def do_GET(self) -> None:
+        self.send_error(404)
 
 
 Serve = Callable[[type[http.server.BaseHTTPRequestHandler]], str]
@@ -77,6 +90,26 @@ def test_a_dashboard_that_is_none_of_this_ray_is_refused(serve) -> None:
     assert f"has Ray 2.9.3, and this machine has {ray.__version__}: use an image with Ray" in refusal(
         lambda: Jobs(f"http://{serve(OldRay)}")
     )
+
+
+def test_an_address_with_a_path_that_leads_nowhere_is_refused(serve) -> None:
+    """Where nothing is found under the path of an address, it is the path that is to go."""
+    at = f"http://{serve(Elsewhere)}"
+
+    assert refusal(lambda: Jobs(f"{at}/ray")) == (
+        f"something answers at {at}/ray, but it is no Ray dashboard: leave the path out"
+    )
+    assert f"no Ray cluster at {at} (" in refusal(lambda: Jobs(at))
+
+
+def test_rays_own_remarks_on_what_it_packs_are_not_shown(serve, caplog) -> None:
+    """Submitting a clone prints none of Ray's lines about its .gitignore and .git."""
+    with contextlib.suppress(InputError):
+        Jobs(f"http://{serve(OldRay)}")
+    packaging.default_logger.info("Ignoring upload to cluster for these files")
+    working_dir.default_logger.warning("Directory '.git' is now ignored by default")
+
+    assert caplog.messages == []
 
 
 def test_a_cluster_that_is_not_there_is_refused_at_once(serve) -> None:
@@ -134,3 +167,31 @@ def test_a_machine_too_busy_for_a_cluster_is_to_try_again(monkeypatch) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy())
     with pytest.raises(RunStopped, match="a local Ray cluster did not start in time: is this machine busy"):
         cluster.connect()
+
+
+def used(cpus: float, gpus: float, free: float) -> Resources:
+    """A cluster of one machine, of which others leave so many CPUs."""
+    return Resources((Node(cpus, gpus),), free, gpus)
+
+
+def test_room_that_others_use_is_to_wait_for(monkeypatch) -> None:
+    """A cluster that is large enough and in use is no fault of the configuration: the same command goes on, with 75."""
+    monkeypatch.setattr(cluster, "SETTLE_S", 0.0)
+    monkeypatch.setattr(cluster, "resources", lambda: used(4, 0, 1))
+    with pytest.raises(RunStopped, match=r"others use what the cluster has: .* 4 CPUs \(1 free\).*; wait for them"):
+        cluster.require_room([EngineSettings(model="m", count=4, num_gpus=0)])
+
+
+@pytest.mark.parametrize(("gpus", "coming", "told"), [(0, None, 1), (1, None, 0), (0, (Node(1, 1),), 0)])
+def test_an_engine_that_no_node_holds_is_told_of_at_the_start(monkeypatch, gpus, coming, told) -> None:
+    """Once, where no node of the cluster holds an engine and no autoscaler is known to bring one; else not."""
+    monkeypatch.setattr(cluster, "resources", lambda: used(4, gpus, 4))
+    monkeypatch.setattr(cluster, "autoscaled_nodes", lambda: coming)
+    lines: list[str] = []
+    settings = EngineSettings(model="m", min=0, max=2, room_timeout_s=7200)
+    cluster.require_room([settings], 0, lines.append)
+
+    assert len(lines) == told
+    for line in lines:
+        assert line.startswith("no node of the cluster holds an engine of 1 CPUs and 1 GPUs, and no autoscaler says")
+        assert line.endswith("engine.min = 0 waits for it, up to 2:00:00")
