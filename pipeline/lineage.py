@@ -80,8 +80,8 @@ def trace(run: Snapshot, id: str, most: int = ANCESTORS) -> Lineage:
     its unit. Raises InputError where the run holds no such id.
     """
     seeds = _Elsewhere(run)
-    rows = tuple(run.examples.where(ids=[id]))
-    rejects = tuple(run.rejects.where(ids=[id]))
+    rows = tuple(run.examples.where(ids=[id]).arrow().to_pylist())
+    rejects = tuple(run.rejects.where(ids=[id]).arrow().to_pylist())
     admitted = _admitted(run, [_instruction_id(run, id)])
     if not rows and not rejects and not admitted:
         seed = seeds.find(id)
