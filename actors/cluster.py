@@ -20,7 +20,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from actors.code import code_hash
 from actors.engine_pool import EnginePool
-from actors.messages import Call, EngineLost, News, Place, Pulse, Ready, StartFailure
+from actors.messages import Call, EngineLost, News, Pulse, Ready, StartFailure, Where
 from actors.nodes import Resources, autoscaled_nodes, draining_nodes, node_of, resources
 from actors.novelty_pool import NoveltyPool, NoveltyWorker, Scores, WorkerLost
 from actors.reach import require_cluster
@@ -237,10 +237,10 @@ class _Strange:
         self._found: dict[str, str] = {}  # what is wrong with each node
         self._told: set[str] = set()
 
-    def look_at(self, place: Place) -> None:
+    def look_at(self, where: Where) -> None:
         """Remember the node of an engine that runs by other code."""
-        if self._code is not None and place.code != self._code:
-            self.add(place.node, f"{place.host} runs other code of InstructMill")
+        if self._code is not None and where.code != self._code:
+            self.add(where.node, f"{where.host} runs other code of InstructMill")
 
     def add(self, node: str, why: str) -> None:
         if node:
@@ -261,13 +261,13 @@ class _Cores:
     def __init__(self) -> None:
         self._held: dict[ActorEngine, tuple[str, tuple[int, ...]]] = {}
 
-    def take(self, engine: ActorEngine, place: Place, count: int) -> tuple[int, ...]:
+    def take(self, engine: ActorEngine, where: Where, count: int) -> tuple[int, ...]:
         """`count` free cores of this place; none where they do not suffice, and the system then decides."""
-        taken = {core for host, cores in self._held.values() if host == place.host for core in cores}
-        free = tuple(core for core in place.cores if core not in taken)[:count]
+        taken = {core for host, cores in self._held.values() if host == where.host for core in cores}
+        free = tuple(core for core in where.cores if core not in taken)[:count]
         if len(free) < count:
             return ()
-        self._held[engine] = (place.host, free)
+        self._held[engine] = (where.host, free)
         return free
 
     def release(self, engine: ActorEngine) -> None:
@@ -288,10 +288,10 @@ class ActorEngine:
         self._actor = actor
         self._cores = cores
         self._cores_wanted = cores_wanted
-        self._place: Place | None = None
+        self._place: Where | None = None
 
-    async def place(self) -> Place:
-        placed: Awaitable[Place] = self._actor.place.remote()
+    async def place(self) -> Where:
+        placed: Awaitable[Where] = self._actor.place.remote()
         try:
             self._place = place = await _answered(placed)
         except EngineLost as lost:
@@ -345,8 +345,6 @@ class ActorWorker:
     async def _answer(self, call: Awaitable[T]) -> T:
         try:
             return await _answered(call)
-        except RayTaskError as error:  # a fault in our own code is no better there than a dead process
-            raise WorkerLost(f"{type(error.cause).__name__}: {error.cause}") from error
         except EngineLost as lost:
             raise WorkerLost(lost.detail) from lost
 
@@ -356,11 +354,11 @@ class ActorWorker:
 
 
 async def _answered(reference: Awaitable[T]) -> T:
-    """Await a call of an actor. Raises EngineLost where the actor is gone or out of reach."""
+    """Await a call of an actor. Raises EngineLost where the actor is gone, out of reach or at fault in its own code."""
     try:
         return await reference
-    except RayTaskError:
-        raise  # a fault in our own actor code, with its traceback
+    except RayTaskError as error:
+        raise EngineLost(f"a fault in its own code: {type(error.cause).__name__}: {error.cause}") from error
     except RayActorError as error:
         text = " ".join(ANSI.sub("", str(error)).split())
         if missing := MISSING.search(text):

@@ -138,7 +138,7 @@ class Dispatcher:
         task = Task(request, next(self._numbers), asyncio.get_running_loop().create_future())
         self._open.add(task)
         self._waiting.push(task)
-        if not (self._full or self._due):  # soon, and once for all that come meanwhile: there may be hundreds of engines
+        if not (self._full or self._due):  # once for all that come together: engines are many
             self._due = True
             asyncio.get_running_loop().call_soon(self._dispatch)
         return task

@@ -33,7 +33,7 @@ SPARE_S = 5.0  # an engine with nothing to do for so long is let go at the end o
 
 
 class _Drained(Exception):
-    """An engine has nothing left to do, and its node is to go."""
+    """An engine has nothing left to do, or is not loaded yet, and its node is to go."""
 
 
 class EnginePool:
@@ -43,17 +43,16 @@ class EnginePool:
     nodes. `engines` at most are kept, each from when it is ready; `slots` requests are in flight on each, of which it
     decodes `batch` at once. On one node they load one after the other (`turn`). Nodes that are `draining` get no new
     requests, and their engines are let go when they are done. When no unit is left to start, engines with nothing to
-    do are let go, and those that are not ready are given up. One that runs by another
-    `code` is refused, and ends the run where none has been ready yet.
+    do are let go, and those that are not ready are given up. One that runs by another `code` is refused, and ends the
+    run where none has been ready yet and none on another node may be.
 
     The run ends with RunStopped when no engine was ready for `start_timeout_s` (`room_timeout_s` where all wait for
-    room), when every place has lost
-    `max_engine_deaths` processes in a row without an answer, or when engines failed one request more than
-    `max_failures` times. A process that has not answered for `silent_timeout_s`, or that has requests and made no
-    token for `stall_timeout_s`, hangs: it is killed and replaced. A request that holds up the smallest unit for
-    `slow_floor_s`, and three times the 95th percentile of its stage, goes to a second engine. `backoff_s` is the first
-    wait before another try; it doubles, up to a minute. `note(kind, **values)` is told of every engine that is ready
-    or lost, and of what was in flight there.
+    room), when every place that had room has lost `max_engine_deaths` processes in a row without an answer, or when
+    engines failed one request more than `max_failures` times. A process that has not answered for `silent_timeout_s`,
+    or that has requests and made no token for `stall_timeout_s`, hangs: it is killed and replaced. A request that holds
+    up the smallest unit for `slow_floor_s`, and three times the 95th percentile of its stage, goes to a second engine.
+    `backoff_s` is the first wait before another try; it doubles, up to a minute. `note(kind, **values)` is told of
+    every engine that is ready or lost, and of what was in flight there.
     """
 
     def __init__(
@@ -106,8 +105,7 @@ class EnginePool:
         self._going: Collection[str] = ()  # nodes
         self._stopped: Exception | None = None
         self._last_fault = ""
-        self._deaths = self._deaths_in_row = 0
-        self._most_homes = 1  # engines that have had room at once
+        self._deaths = 0
         self._exchanges = 0
 
     @property
@@ -240,30 +238,33 @@ class EnginePool:
 
     def _mourn(self, place: Place, lost: EngineLost, in_flight: list[str]) -> None:
         self._deaths += 1
-        self._deaths_in_row += 1
         self._last_fault = lost.detail
         self._note("engine_lost", engine=place.index, detail=lost.detail, blameless=lost.blameless, in_flight=in_flight)
         place.barren += 1
-        if lost.configuration and not self._started.is_set():
+        elsewhere = any(each.has_room and each.node != place.node for each in self._places)
+        if lost.configuration and not (self._started.is_set() or elsewhere):
             self._stop(InputError(f"No engine can start: {lost.detail}"))
-        if self._deaths_in_row >= self._max_engine_deaths * self._most_homes:
+        homes = [each for each in self._places if each.has_room or each.barren]
+        if all(each.barren >= self._max_engine_deaths for each in homes):
             self._stop(RunStopped(f"Engines keep ending without an answer; the last one: {lost.detail}"))
 
     async def _load(self, place: Place, handle: EngineHandle) -> Ready:
         place.state = "waiting for room"
         where = await handle.place()
+        place.node = where.node
         if self._code is not None and where.code != self._code:
             stranger = (
                 f"{where.host} runs other code of InstructMill ({where.code or 'unknown'}) than this driver "
                 f"({self._code}): bring the same version to all nodes, or take this one's along with a working dir"
             )
             raise EngineLost(stranger, blameless=True, configuration=True)
-        place.node, place.state = where.node, "waiting to load"
-        self._most_homes = max(self._most_homes, sum(each.has_room for each in self._places))
+        place.state = "waiting to load"
         place.time.loading()
         self._loading_since = self._loading_since or time.monotonic()
         try:
             async with self._turn(where.node):
+                if where.node in self._going:
+                    raise _Drained
                 place.state = "loading"
                 if place.barren == 0:  # its turn has come; a second try gets no more time for all
                     self._loading_since = time.monotonic()
@@ -306,7 +307,7 @@ class EnginePool:
                 place.time.serving(news.gauges, self._holding())
                 stall.require_progress(desk, news.gauges, ready)
                 if desk.answered > answered:
-                    place.barren = self._deaths_in_row = 0
+                    place.barren = 0
         except EngineLost as lost:
             blameless = lost.blameless
             raise
@@ -315,7 +316,7 @@ class EnginePool:
             now = time.monotonic()
             place.time.gone(now - flight.sent_at for flight in desk.flights.values())
             if self._dispatcher.leave(desk, blameless):
-                place.barren = self._deaths_in_row = 0  # the request was at fault, and is out of the way
+                place.barren = 0  # the request was at fault, and is out of the way
             desk.flights.clear()
             if not self._dispatcher.desks:
                 self._none_since, self._loading_since = time.monotonic(), None
@@ -358,13 +359,12 @@ class EnginePool:
         states = [place.state for place in self._places]
         if set(states) == {"waiting for room"}:
             self._loading_since = None
-        limit = self._room_timeout_s if self._loading_since is None else self._start_timeout_s + 2 * self._watch_s
-        since = self._none_since if self._loading_since is None else self._loading_since
-        if self._dispatcher.desks or time.monotonic() - since <= limit:
+        rooms, loads = (self._room_timeout_s, self._none_since), (self._start_timeout_s, self._loading_since or 0.0)
+        limit, since = rooms if self._loading_since is None else loads
+        if self._dispatcher.desks or time.monotonic() - since <= limit + 2 * self._watch_s:
             return
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         fault = f"; the last fault: {self._last_fault}" if self._last_fault else ""
-        limit = self._room_timeout_s if self._loading_since is None else self._start_timeout_s
         self._stop(RunStopped(f"No engine was ready for {limit:g} s ({counts}){fault}"))
 
     def _let_go(self, open_units: int) -> None:

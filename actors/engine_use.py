@@ -45,9 +45,14 @@ class EngineTime:
 
     def gone(self, ages_s: Iterable[float]) -> None:
         """The process is gone or let go; `ages_s` is for how long it had worked on each request that died with it."""
-        ages = list(ages_s)
-        # Requests share their engine: what all of them cost is as long as one of them, on an average.
-        self._lost[Lost.REDONE] += min(sum(ages) / max(len(ages), self._batch), self._full - self._lost[Lost.REDONE])
+        ages, moment = list(ages_s), 0.0 if self._since is None else self._moment()
+        if ages:  # nothing came of the time since it last answered
+            # Requests share their engine: what all of them cost before is as long as one of them, on an average.
+            before = sum(max(age - moment, 0.0) for age in ages) / max(len(ages), self._batch)
+            self._full += moment
+            self._lost[Lost.REDONE] += min(moment + before, self._full - self._lost[Lost.REDONE])
+        else:
+            self._lost[Lost.DRIVER] += moment
         self._since = None
         self._before, self._gauges = self._sum(), Gauges()
 

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 import ray
@@ -26,9 +26,17 @@ from pipeline.submit import PENDING, RUNNING, End, Job, already_there, job_comma
 
 LOOK_S = 20.0  # while a log is silent, the job is looked at so often
 LAST_S = 5.0  # how long the last lines of a log may take once the job has ended
+ANSWER_S = 60.0  # for one answer; a working dir may be on its way meanwhile
 CUT = (RuntimeError, OSError, aiohttp.ClientError)  # how Ray's client fails where an answer is none or a bad one
 
 T = TypeVar("T")
+
+
+class _Client(JobSubmissionClient):  # type: ignore[misc]  # Ray's has no types
+    """Ray's client, which by itself waits for an answer without end."""
+
+    def _do_request(self, *arguments: Any, **options: Any) -> Any:
+        return super()._do_request(*arguments, **{"timeout": ANSWER_S, **options})
 
 
 class Jobs:
@@ -42,7 +50,7 @@ class Jobs:
         try:
             requests.get(f"{address}/api/version", timeout=REACH_S)  # Ray's own client waits for minutes
             with _no_other_address():
-                self._client = JobSubmissionClient(address)
+                self._client = _Client(address)
         except AuthenticationError as error:
             raise refused(f"the cluster at {address}", str(error)) from None
         except (RuntimeError, OSError, KeyError, ValueError) as error:

@@ -69,7 +69,7 @@ class News:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Where:
     """Where an actor runs, and by which code: the host's name, the cores that its process may use, Ray's id of the
     node, and `code_hash`."""
 
@@ -130,7 +130,7 @@ class EngineHandle(Protocol):
     Every method but `close` raises EngineLost once the engine is gone.
     """
 
-    async def place(self) -> Place:
+    async def place(self) -> Where:
         """Return when the engine has its room on the cluster, which may take for ever."""
         ...
 

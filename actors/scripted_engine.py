@@ -12,7 +12,7 @@ import socket
 import time
 
 from actors.code import code_hash, node_id
-from actors.messages import Answer, Call, Gauges, News, Place, Pulse, Ready
+from actors.messages import Answer, Call, Gauges, News, Pulse, Ready, Where
 from pipeline.engine_settings import EngineSettings
 from pipeline.testing import ScriptedEngine
 
@@ -30,8 +30,8 @@ class ScriptedActor:
         self._generated = self._read = 0
         self._busy_s, self._busy_since = 0.0, 0.0
 
-    async def place(self) -> Place:
-        return Place(socket.gethostname(), tuple(sorted(os.sched_getaffinity(0))), node_id(), code_hash())
+    async def place(self) -> Where:
+        return Where(socket.gethostname(), tuple(sorted(os.sched_getaffinity(0))), node_id(), code_hash())
 
     async def start(self, cores: tuple[int, ...] = ()) -> Ready:
         await asyncio.sleep(self._load_s)

@@ -31,7 +31,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from actors.code import code_hash, node_id
-from actors.messages import Answer, Call, Failed, News, Place, Pulse, Ready, Refused, StartFailure
+from actors.messages import Answer, Call, Failed, News, Pulse, Ready, Refused, StartFailure, Where
 from actors.vllm_faults import Printed, start_failure
 from actors.vllm_stats import EngineCounts, core_ended
 from pipeline.adapters import adapter_rank, lora_adapter
@@ -82,10 +82,10 @@ class VllmEngine:
         self._counts = EngineCounts()
         self._busy_s = 0.0
 
-    async def place(self) -> Place:
+    async def place(self) -> Where:
         """Where this process runs. Needs no vLLM."""
         cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-        return Place(socket.gethostname(), tuple(sorted(cores)), node_id(), code_hash())
+        return Where(socket.gethostname(), tuple(sorted(cores)), node_id(), code_hash())
 
     async def start(self, cores: tuple[int, ...] = ()) -> Ready | StartFailure:
         """Load the model, on these cores if it runs on the CPU. To be called once."""

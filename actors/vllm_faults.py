@@ -6,6 +6,7 @@ process's: so that is read. What vLLM's words are is not stable, so all that kno
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -30,6 +31,12 @@ WARMING = re.compile(r"CUDA out of memory occurred when warming up \w+ with")
 FULL = re.compile(
     r"(?:CUDA|HIP) out of memory\. Tried to allocate \S+ \S+ GPU \d+ has a total capacity of ([\d.]+) GiB"
 )
+
+# A hub or a disk in trouble, which may be better on another try or node.
+PASSES = re.compile(
+    r"couldn't connect|Too Many Requests|\b5\d\d Server Error|^(?:Connect|Read|Write|Pool)(?:Error|Timeout)"
+)
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.ESTALE}
 
 
 class Printed:
@@ -121,7 +128,9 @@ def _is_configuration(error: BaseException) -> bool:
     """Is this a wrong option or model, rather than a machine or a network in trouble?"""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ConnectionError | TimeoutError | MemoryError):
+        if isinstance(cause, ConnectionError | TimeoutError | MemoryError) or PASSES.search(f"{cause!r}"):
+            return False
+        if isinstance(cause, OSError) and cause.errno in PASSING:
             return False
         cause = cause.__cause__ or cause.__context__
     return isinstance(error, ValueError | TypeError | OSError | ImportError | LookupError | NotImplementedError)

@@ -28,7 +28,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.messages import Answer, Call, EngineLost, Gauges, News, Place, Ready
+from actors.messages import Answer, Call, EngineLost, Gauges, News, Ready, Where
 from pipeline.prompting import LABEL_LEAD, shipped_text
 from pipeline.records import Completion, Request, Stage
 
@@ -241,8 +241,8 @@ class SimulatedEngine:
         self._simulator = simulator
         self._index = index
 
-    async def place(self) -> Place:
-        return Place(socket.gethostname(), ())
+    async def place(self) -> Where:
+        return Where(socket.gethostname(), ())
 
     async def start(self) -> Ready:
         return Ready("simulated", "8B", 8192, os.getpid(), socket.gethostname(), (), 0.0)

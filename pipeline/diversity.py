@@ -23,7 +23,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pipeline.errors import InputError
@@ -140,8 +140,9 @@ _CLOSED = _DETERMINERS | _PREPOSITIONS | _QUESTIONS | _CONJUNCTIONS | _AUXILIARI
 _ENDS_PHRASE = (_CLOSED | _set("given following used based such")) - _DETERMINERS | _set("more most")
 
 
-def _verb_at(words: Sequence[str]) -> int | None:
-    """The place of the verb that a sentence asks for; None where it asks for nothing that is a verb."""
+def _verb_at(words: Sequence[str], *, behind_comma: bool = False) -> int | None:
+    """The place of the verb that a sentence asks for; None where it asks for nothing that is a verb. What stands behind
+    the comma of one clause is not looked for behind those of more."""
     start = 0
     while start < len(words) and (words[start] in _POLITE or _is_adverb(words, start)):
         start += 1
@@ -153,7 +154,7 @@ def _verb_at(words: Sequence[str]) -> int | None:
     if first in _MODALS or (first in _QUESTIONS and first != "if"):
         return _asked(words, start)
     if first in _LEADS or first in _PREPOSITIONS or first.endswith("ing") or (first == "you" and _is_told(words)):
-        return _after_comma(words, start)
+        return None if behind_comma else _after_comma(words, start)
     if _can_be(first, "VERB", first) and first not in _CLOSED and not _is_subject(words, start):
         return _helped(words, start)
     return _after_to(words, start) or _told(words, start)
@@ -178,7 +179,7 @@ def _after_comma(words: Sequence[str], start: int) -> int | None:
     """The verb behind the clause that a sentence begins with."""
     for place in range(start + 1, len(words) - 1):
         if words[place] in (",", ":", ";"):
-            found = _verb_at(words[place + 1 :])
+            found = _verb_at(words[place + 1 :], behind_comma=True)
             if found is not None and found < 8:
                 return place + 1 + found
     return _after_to(words, start)
@@ -317,14 +318,6 @@ def _dictionary() -> Any:
         ) from None
 
 
+@lru_cache(maxsize=50_000)
 def _lemmas(word: str) -> dict[str, tuple[str, ...]]:
-    known = _known.get(word)
-    if known is None:
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
-        _known[word] = known = dict(_dictionary().getAllLemmas(word))
-    return known
-
-
-_MOST_KNOWN = 50_000
-_known: dict[str, dict[str, tuple[str, ...]]] = {}
+    return dict(_dictionary().getAllLemmas(word))

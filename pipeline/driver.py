@@ -194,7 +194,9 @@ class Driver:
         """Start units in order: unit n once n - W has passed the gate and n - 2W is finished (invariant 3)."""
         window = self.state.window
         for unit in itertools.count(self._next_ready):
-            while self.state.pool.units <= unit - window or self._next_ready <= unit - 2 * window:
+            while not self.state.stops.beyond(unit) and (
+                self.state.pool.units <= unit - window or self._next_ready <= unit - 2 * window
+            ):
                 self._room.clear()
                 self._held_back = True
                 await self._room.wait()

@@ -36,6 +36,15 @@ class Running(Protocol):
         ...
 
 
+class Filling:
+    """A run before its first unit, while its novelty workers are filled (`Running`)."""
+
+    open_units = 0
+
+    def holding(self) -> Lost:
+        return Lost.NOVELTY
+
+
 @dataclass(frozen=True, slots=True)
 class EngineUse:
     """What engines are doing, and what they have done since they were started.

@@ -56,7 +56,7 @@ class Tally:
 
     def fitted(self) -> Histogram:
         """At most 40 bins of a round size, which hold 99% of the values; the rest is `over`."""
-        most = self._quantile_slot(0.99)
+        most = min(self._quantile_slot(0.99), len(self._slots) - 2)  # the last slot has no size
         step = next((step for step in _STEPS if step * _BINS >= most), _STEPS[-1])
         return self._histogram(step, max(1, min(_BINS, -(-most // step))))
 

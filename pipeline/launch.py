@@ -21,7 +21,7 @@ from pipeline.check import check_context, check_folder, longest_prompts
 from pipeline.config import Config
 from pipeline.driver import Driver, sums_close
 from pipeline.endpoint import OpenAIEngine
-from pipeline.engine import Engine, WriterAndJudge
+from pipeline.engine import Engine, Filling, WriterAndJudge
 from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError, MillError, RunStopped
 from pipeline.filters import OwnFilter
@@ -120,6 +120,7 @@ async def _drive(opened: Run, signals: _Signals) -> None:
             stack.push_async_callback(engine.close)
             # After the engines: these have the choice of the machines.
             if config.resolved_novelty_workers:
+                engine.follow(Filling())
                 await _start_workers(config, opened.state.pool, opened.event, stack)
         except asyncio.CancelledError:
             raise signals.reason or RunStopped("cancelled before the engines were loaded") from None
@@ -138,9 +139,9 @@ async def _drive(opened: Run, signals: _Signals) -> None:
         finally:
             progress.cancel()
             await asyncio.gather(progress, return_exceptions=True)
-            if driver.asked_again:
-                kept = f"{opened.commits[-1].end} units are kept; {driver.asked_again} that were under way"
-                print(f"{kept} are asked again when the run goes on", file=sys.stderr)
+            if again := driver.asked_again:
+                kept = f"{opened.commits[-1].end} units are kept; {again} that were under way are asked again"
+                print(f"{kept} when the run goes on", file=sys.stderr)
 
 
 async def _start_workers(config: Config, pool: Pool, note: Callable[..., None], stack: AsyncExitStack) -> None:
@@ -165,9 +166,12 @@ async def _export(driver: Driver, plan: Plan) -> None:
     from actors.metrics import RunMetrics
 
     metrics = RunMetrics(plan.run_name, driver.state.counters)
-    while True:
+    try:
+        while True:
+            metrics.update(driver.use(), driver.state.counters)
+            await asyncio.sleep(METRICS_S)
+    finally:
         metrics.update(driver.use(), driver.state.counters)
-        await asyncio.sleep(METRICS_S)
 
 
 def _note(opened: Run, event: str, **values: Any) -> None:

@@ -160,6 +160,9 @@ def test_spot_that_is_refused_is_asked_again(prepared) -> None:
 def test_novelty_workers_get_nodes_without_a_gpu(prepared, types) -> None:
     """Actors of one CPU bring up CPU nodes alone."""
     assert set(launched(prepared, {"CPU": 1}, 20)) == {"cpu"}
+    for each in types.values():  # and find no room on those that are there for an engine
+        gpus = each["resources"].get("GPU", 0)
+        assert not gpus or each["resources"]["CPU"] == gpus * ENGINE["CPU"]
     assert types["cpu"]["min_workers"] in (0, 1)
     assert "GPU" not in types["cpu"]["resources"]
 
@@ -230,6 +233,9 @@ def test_the_rayjob_scales_spot_first(job) -> None:
     assert launched(read, ENGINE, 17) == {"cpu": 1, "gpu-spot": 16, "gpu-on-demand": 1}
     assert launched(read, ENGINE, 2, *late) == {"cpu": 1, "gpu-on-demand": 2}
     assert set(launched(read, {"CPU": 1}, 20)) == {"cpu"}
+    for each in read["available_node_types"].values():
+        gpus = each["resources"].get("GPU", 0)
+        assert not gpus or each["resources"]["CPU"] == gpus * ENGINE["CPU"]
     assert [each["minReplicas"] for each in spec["workerGroupSpecs"]] == [0, 0, 1]
 
 

@@ -63,19 +63,25 @@ def test_a_very_long_text_is_looked_at_in_part():
     assert verb_and_noun("of the " * 300_000 + ". Write a poem.") == (None, None)
 
 
-def test_memory_does_not_grow_with_the_words(monkeypatch):
-    """The words that were looked up are remembered up to a bound."""
-    monkeypatch.setattr(diversity, "_MOST_KNOWN", 100)
-    count_verbs([f"Write a {first}{second}ba{first}." for first in "bdfgklmnpr" for second in "aeioubdfgk" * 3], of=300)
-
-    assert len(diversity._known) <= 100
+def test_memory_does_not_grow_with_the_words():
+    """What is known of words is kept for so many of them and no more."""
+    assert diversity._lemmas.cache_info().maxsize == 50_000
 
 
 def test_a_missing_extra_is_one_sentence(monkeypatch):
     """Without the dictionary the sentence names the extra that brings it."""
     monkeypatch.setitem(sys.modules, "lemminflect", None)
-    monkeypatch.setattr(diversity, "_known", {})
+    diversity._lemmas.cache_clear()
     diversity._dictionary.cache_clear()
 
     with pytest.raises(InputError, match=r"^lemminflect is not installed.*`pip install 'instructmill\[report\]'`"):
         verb_and_noun("Write a poem.")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text", ["In the morning" + ", in the morning" * 120, "if, " * 500, "Given " + ", given" * 300]
+)
+def test_clauses_without_end_take_no_time(text):
+    """A model that repeats itself writes hundreds of clauses: they are looked at once each."""
+    assert verb_and_noun(text)[1] is None

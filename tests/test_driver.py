@@ -13,6 +13,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from pipeline.driver import Driver
+from pipeline.engine import Lost
 from pipeline.errors import ContentFault, RunStopped
 from pipeline.records import Completion, Reason, Request, Stage
 from pipeline.report import read_rows
@@ -433,3 +434,30 @@ def test_an_answer_that_is_neither_yes_nor_no_is_counted(scripted, tables, tmp_p
     assert {row["is_classification"] for row in admitted} == {None}
     assert [row["instruction_id"] for row in closing] == [row["instruction_id"] for row in admitted]
     assert {row["text"] for row in closing} == {" Perhaps"}
+
+
+@pytest.mark.asyncio
+async def test_the_tail_begins_when_the_target_is_reached(scripted, tmp_path):
+    """While what is open is finished, no unit is held back by the window any more: engines may be let go."""
+    config = scripted(target=10, window=2)
+    run = open_run(config, tmp_path / "r")
+    answered = asyncio.Event()
+
+    class Slow(ScriptedEngine):
+        async def generate(self, request):
+            if request.key.stage is Stage.INSTANCES:
+                await answered.wait()
+            return await super().generate(request)
+
+    driver = Driver(config, run.state, run.plan.recipe, Slow(), run.commit, run.units)
+    running = asyncio.create_task(driver.run())
+    while run.state.stops.ending is None:
+        assert driver.holding() is not Lost.TAIL
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)
+
+    assert driver.open_units
+    assert driver.holding() is Lost.TAIL
+    answered.set()
+    await running
+    run.close()

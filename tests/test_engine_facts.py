@@ -101,6 +101,28 @@ def test_one_engines_time_holds_what_was_in_it(monkeypatch) -> None:
     assert (use.running, use.waiting, use.kv_use) == (0, 0, 0.0)
 
 
+@pytest.mark.parametrize("silent_s", [0.0, 120.0])
+def test_no_time_of_an_engine_is_left_out_when_it_dies(monkeypatch, silent_s) -> None:
+    """What an engine was paid for is useful or lost, also that since it last answered; what it did before stays useful
+    but for the requests that died with it."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    place = EngineTime(batch=10)
+    place.loading()
+    now[0] += 20.0
+    place.loading()
+    for _ in range(10):
+        now[0] += 10.0
+        place.serving(Gauges(running=10), Lost.WINDOW)
+    now[0] += silent_s
+    place.gone([silent_s + 1.0] * 10)
+    use = place.use(ready=False, loading=False)
+
+    assert use.seconds == 120.0 + silent_s
+    assert use.lost == {Lost.LOADING: 20.0, Lost.WINDOW: 0.0, Lost.REDONE: silent_s + 1.0}
+    assert use.useful == 99.0
+
+
 def test_status_report_and_summary_show_the_same_of_the_engines(live, capsys, tmp_path) -> None:
     """All show engine time, requests, cache and tokens, the page too; `status --json` has the figures by name."""
     folder = live.folder.local

@@ -278,7 +278,7 @@ def test_a_changed_seed_file_is_said_and_all_else_is_found(scripted, tmp_path):
 def test_without_the_extra_the_verbs_alone_are_missing(made, monkeypatch):
     """The survey of a light installation has all else, and says which extra brings them."""
     monkeypatch.setitem(sys.modules, "lemminflect", None)
-    monkeypatch.setattr("pipeline.diversity._known", {})
+    diversity._lemmas.cache_clear()
     diversity._dictionary.cache_clear()
     found = survey(runs.read(made))
 
@@ -316,3 +316,13 @@ def test_rounds_and_moves_are_counted_over_accepted_and_refused_pairs(backtransl
     assert found.novelty is None
     assert "novelty" in found.missing
     assert found.lengths["instruction"].total == run.examples.count > 0
+
+
+def test_what_is_over_the_last_slot_is_counted_apart():
+    """Where most values are larger than any slot, the bins end with the slots."""
+    tally = Tally(20_000)
+    tally.add([3, *[25_000] * 9])
+    found = tally.fitted()
+
+    assert (sum(found.counts), found.over, found.total) == (1, 9, 10)
+    assert found.edges[-1] == 20_000

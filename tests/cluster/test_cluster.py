@@ -15,7 +15,7 @@ import ray
 from actors import cluster
 from actors.code import code_hash, node_id
 from actors.engine_pool import EnginePool
-from actors.messages import Answer, Call, Gauges, News, Place, Ready, Refused, StartFailure
+from actors.messages import Answer, Call, Gauges, News, Ready, Refused, StartFailure, Where
 from pipeline.engine_settings import EngineSettings, ScriptedSettings
 from pipeline.errors import ContentFault, InputError, RunStopped
 from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Stage
@@ -31,8 +31,8 @@ class ScriptedActor:
     def __init__(self, failure: StartFailure | None) -> None:
         self._failure = failure
 
-    async def place(self) -> Place:
-        return Place("here", (0, 1), "node", code_hash())
+    async def place(self) -> Where:
+        return Where("here", (0, 1), "node", code_hash())
 
     async def start(self, cores: tuple[int, ...] = ()) -> Ready | StartFailure:
         return self._failure or Ready("0", "scripted", 100, os.getpid(), "here", cores, 0.0)
@@ -193,7 +193,7 @@ class SecondIsStrange(ScriptedActor):
         super().__init__(None)
         self._folder = folder
 
-    async def place(self) -> Place:
+    async def place(self) -> Where:
         number = 0
         while True:
             try:
@@ -203,7 +203,7 @@ class SecondIsStrange(ScriptedActor):
                 number += 1
         while number and not (self._folder / "served").exists():
             await asyncio.sleep(0.01)
-        return Place("here", (0, 1), node_id(), "another" if number else code_hash())
+        return Where("here", (0, 1), node_id(), "another" if number else code_hash())
 
     async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
         (self._folder / "served").touch()

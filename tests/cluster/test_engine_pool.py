@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from actors.engine_pool import EnginePool
-from actors.messages import Answer, Call, EngineLost, Failed, Gauges, News, Place, Ready, Refused, StartFailure
+from actors.messages import Answer, Call, EngineLost, Failed, Gauges, News, Ready, Refused, StartFailure, Where
 from pipeline.engine import Lost
 from pipeline.errors import ContentFault, InputError, RunStopped
 from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Stage
@@ -57,14 +57,14 @@ class FakeEngine:
     most_held: int = 0
     lost_blameless: bool = False
     gauges: Gauges = field(default_factory=Gauges)
-    where: Place = field(default_factory=lambda: Place("here", (), "node", "code"))
+    where: Where = field(default_factory=lambda: Where("here", (), "node", "code"))
     room: asyncio.Event = field(default_factory=_set)
     loading: bool = False
 
     def held_prompts(self) -> list[str]:
         return [call.request.prompt for call in self.held.values()]
 
-    async def place(self) -> Place:
+    async def place(self) -> Where:
         await self.room.wait()
         return self.where
 
@@ -541,7 +541,7 @@ async def test_close_ends_everything_and_may_be_repeated() -> None:
 async def test_engines_on_one_node_load_one_after_the_other() -> None:
     """The second engine of a node begins to load when the first is ready; one on another node does not wait."""
     one, two, apart = (FakeEngine(automatic=True) for _ in range(3))
-    apart.where = Place("there", (), "other", "code")
+    apart.where = Where("there", (), "other", "code")
     async with pool_of(one, two, apart) as pool:
         for engine in (one, two, apart):
             engine.loaded.clear()
@@ -555,7 +555,7 @@ async def test_engines_on_one_node_load_one_after_the_other() -> None:
 
 async def test_an_engine_by_other_code_ends_the_run() -> None:
     """Where a node holds another version than the driver, the run stops before anything loads, and says where."""
-    stranger = FakeEngine(where=Place("far", (), "node", "fedcba"))
+    stranger = FakeEngine(where=Where("far", (), "node", "fedcba"))
     async with pool_of(stranger, code="abcdef") as pool:
         with pytest.raises(
             InputError,
@@ -568,7 +568,7 @@ async def test_an_engine_by_other_code_ends_the_run() -> None:
 async def test_an_engine_on_a_node_that_is_to_go_gets_nothing_more_and_is_replaced() -> None:
     """What it holds it may finish; new requests go elsewhere; then it is closed and another asks for room."""
     going, staying, next_one = FakeEngine(), FakeEngine(automatic=True), FakeEngine(automatic=True)
-    going.where = Place("spot", (), "spot", "code")
+    going.where = Where("spot", (), "spot", "code")
     next_one.loaded.set()
     nodes: set[str] = set()
     heard: list[str] = []
@@ -590,6 +590,41 @@ async def test_an_engine_on_a_node_that_is_to_go_gets_nothing_more_and_is_replac
         assert [answer.text for answer in await asyncio.gather(*held)] == ["A", "B"]
         await until(lambda: going.closed and pool.stats().ready == 2)
         assert pool.stats().deaths == 0
+
+
+async def test_what_waits_for_its_turn_on_a_node_that_is_to_go_is_not_loaded_there() -> None:
+    """It asks for room again at once, and is no death."""
+    first, second = FakeEngine(), FakeEngine(automatic=True)
+    next_one = FakeEngine(automatic=True, where=Where("there", (), "other", "code"))
+    next_one.loaded.set()
+    nodes: set[str] = set()
+    async with pool_of(first, second, after=iter([next_one, loaded()]).__next__, draining=lambda: nodes) as pool:
+        first.loaded.clear()
+        call = ask(pool, "a")
+        await until(lambda: first.loading)
+        nodes.add("node")
+        await asyncio.sleep(0.1)
+        first.loaded.set()
+        assert await call == completion("a")
+        assert not second.loading
+        assert pool.stats().deaths == 0
+
+
+@pytest.mark.parametrize("configuration", [False, True])
+async def test_a_bad_node_does_not_end_the_run_while_another_engine_loads(configuration) -> None:
+    """However often one place fails, and why: the run ends when all that have room have failed."""
+    bad = Where("bad", (), "bad", "code")
+
+    def failing() -> FakeEngine:
+        return loaded(started=StartFailure("no such option", configuration), where=bad)
+
+    good = FakeEngine(automatic=True)
+    async with pool_of(good, failing(), after=failing, max_engine_deaths=2) as pool:
+        good.loaded.clear()
+        call = ask(pool, "a")
+        await until(lambda: pool.stats().deaths > 4)
+        good.loaded.set()
+        assert await call == completion("a")
 
 
 async def test_at_the_end_of_a_run_spare_engines_are_let_go() -> None:
@@ -715,7 +750,7 @@ async def test_what_another_try_would_not_mend_stops_the_run_at_once() -> None:
     """A node that cannot import the package is no death to be tried again, where no engine has been ready yet."""
     broken = FakeEngine()
 
-    async def nowhere() -> Place:
+    async def nowhere() -> Where:
         raise EngineLost("a node cannot import InstructMill", blameless=True, configuration=True)
 
     broken.place = nowhere

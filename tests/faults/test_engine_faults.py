@@ -245,6 +245,7 @@ def test_an_engine_that_does_not_load(on_ray, scripted, tmp_path, gone, ends_as_
     ends_as_undisturbed(tmp_path / "r", config)
 
 
+@pytest.mark.slow
 def test_no_engine_that_loads(on_ray, scripted, tmp_path, ends_as_undisturbed) -> None:
     """Where none ever loads the run stops with 75, and goes on with engines that do."""
     config = scripted(**over_two(start_timeout_s=8))

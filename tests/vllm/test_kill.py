@@ -121,6 +121,7 @@ def engines(folder: Path) -> list[int]:
     return [event["pid"] for event in read_events(folder) if event["event"] == "engine_ready"]
 
 
+@pytest.mark.slow
 def test_a_killed_driver(start, tables, tmp_path) -> None:
     """SIGKILL in the middle: its engine ends with it, and the same command goes on to the target."""
     killed = start()

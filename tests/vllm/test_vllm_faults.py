@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
 
 from actors.vllm_faults import start_failure
@@ -121,6 +122,27 @@ def test_the_cause_of_a_core_that_fails_is_said() -> None:
     )
     assert start_failure(CORE, on_gpus()).detail.startswith("Engine core initialization failed. See root cause above.")
     assert not start_failure(CORE, on_gpus(), printed).configuration
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError("We couldn't connect to 'https://hub' to load the files"),
+        httpx.ReadTimeout("the hub is slow"),
+        httpx.HTTPError("429 Client Error: Too Many Requests for url"),
+        RuntimeError("a step failed"),
+    ],
+    ids=["disk", "hub-away", "hub-slow", "hub-busy", "other"],
+)
+def test_what_may_pass_is_tried_again(error) -> None:
+    """A full disk or a hub in trouble, also as the cause of vLLM's own error, is no fault of the configuration."""
+    outer = ValueError("the model cannot be read")
+    outer.__cause__ = error
+
+    assert not start_failure(error, on_gpus()).configuration
+    assert not start_failure(outer, on_gpus()).configuration or isinstance(error, RuntimeError)
+    assert start_failure(OSError("m is not a valid model identifier (404)"), on_gpus()).configuration
 
 
 def test_a_node_without_vllm() -> None:
