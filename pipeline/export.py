@@ -32,6 +32,7 @@ from pipeline.export_formats import Form, Shape, shape
 from pipeline.export_push import push_folder, require_pushable
 from pipeline.export_rows import SEED, Source, open_source
 from pipeline.export_split import Split, family, share_that_splits
+from pipeline.prompting import Template
 from pipeline.row_files import ENDINGS
 from pipeline.row_writer import require_new, terminated_as_interrupted, whole_file
 from pipeline.shards import MANIFEST
@@ -116,11 +117,14 @@ def _is_folder(out: Path) -> bool:
     return out.is_dir() or (out.suffix.lower() not in ENDINGS and not out.suffix[1:].isalpha())
 
 
-def _sentences(source: Source, config: Config | None) -> tuple[TagSettings, str | None]:
-    """The system sentences, and the file of the backward prompt where it is not the shipped one."""
+def _sentences(source: Source, config: Config | None) -> tuple[TagSettings, str | Template | None]:
+    """The system sentences, and the backward prompt where it is not the shipped one: a file, or as the run keeps it."""
     before = source.manifest["config"] if source.manifest else {}
     tags = TagSettings(**before.get("tags", {})) if config is None else config.tags
-    backward = before.get("prompts", {}).get("backward") if config is None else config.prompts.backward
+    backward: str | Template | None = None if config is None else config.prompts.backward
+    if config is None and source.manifest and before.get("prompts", {}).get("backward"):
+        kept = source.manifest["prompts"]["backward"]  # its file may have changed since, or lie elsewhere
+        backward = Template("backward", kept["text"], kept["hash"])
     if source.recipe == "self-instruct" and (config is None or config.recipe == "self-instruct"):
         tags = TagSettings(seed="")  # the recipe has no [tags], and a seed's would tell it from rows that have none
     return tags, backward

@@ -158,7 +158,7 @@ def _instruction_id(run: Snapshot, id: str) -> str:
 
 def _unknown(run: Snapshot, id: str, note: str) -> str:
     place = place_in(run.name, id)
-    if place is not None and place[0] >= run.units:
+    if place is not None and place[0] >= run.units and run.recipe != "curate":
         return f"{id}: unit {place[0]} is not committed; {run.folder} has {run.units:,} units"
     also = f" ({note})" if note else ""
     return (
@@ -181,7 +181,9 @@ class _Elsewhere:
             if place_in(entry["run"], id) is not None:
                 return Instruction(id, Kind.ELSEWHERE, None, f"of the run {entry['run']} in {entry['folder']}")
         if place_in(self._run.name, id) is not None:
-            return Instruction(id, Kind.ELSEWHERE, None, "the pool does not have it")
+            scored = self._run.manifest.get("candidates")  # whose pairs keep their ids
+            note = f"of the run that was scored, in {scored['folder']}" if scored else "the pool does not have it"
+            return Instruction(id, Kind.ELSEWHERE, None, note)
         if self._texts is None:
             self._read()
         text = (self._texts or {}).get(id)

@@ -153,7 +153,7 @@ def _about(run: Snapshot, survey: Survey, past: History) -> Iterator[tuple[str, 
     if past.began is not None:
         yield "began", moment(past.began)
     if past.last is not None:
-        yield "ended" if survey.state == "finished" else "last commit", moment(past.last)
+        yield "ended" if survey.state == "finished" else "last heard of", moment(past.last)
     yield "attempts", f"{survey.attempts:,}"
     yield "folder", survey.folder
     yield "fingerprint", str(manifest.get("fingerprint", ""))

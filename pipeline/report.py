@@ -208,7 +208,10 @@ def next_commands(run: Snapshot) -> list[tuple[str, str]]:
     if run.state == "running":
         return [(f"instructmill status {place}", "how far it is"), *look]
     if not run.ending:
-        return [(f"instructmill run CONFIG --out {place}", "goes on where it stopped"), *look]
+        again = "run CONFIG"
+        if run.recipe == "curate":
+            again = f"curate {shlex.quote(run.manifest['candidates']['folder'])}"
+        return [(f"instructmill {again} --out {place}", "goes on, with the options it began with"), *look]
     commands = [*look, (f"instructmill export {place} OUT --format messages", "a folder that trainers read")]
     if run.recipe != "self-instruct":
         commands.append((f"instructmill curate {place} --out NEXT --set engine.model=MODEL", "the next round"))

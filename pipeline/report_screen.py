@@ -143,7 +143,7 @@ def _texts(survey: Survey) -> Iterator[Line]:
         yield (
             "novelty",
             f"{found.admitted.total:,}",
-            f"admitted ones are {found.floor:g} to {found.threshold:g} (ROUGE-L) from another",
+            f"admitted, with another at ROUGE-L {found.floor:g} to {found.threshold:g}",
         )
     for name, each in survey.lengths.items():
         if each.median is not None and each.p90 is not None:

@@ -295,7 +295,7 @@ def evenly(rows: Sequence[T], count: int) -> list[T]:
 def place_in(run: str, id: str) -> tuple[int, ...] | None:
     """Unit, candidate and, of a row, instance, as an id of this run names them; None for any other id."""
     name, *numbers = id.split("/")
-    if name != run or len(numbers) not in (2, 3) or not all(number.isdecimal() for number in numbers):
+    if name != run or len(numbers) not in (2, 3) or not all(re.fullmatch("[0-9]{1,18}", number) for number in numbers):
         return None
     return tuple(map(int, numbers))
 

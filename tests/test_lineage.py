@@ -252,6 +252,8 @@ def test_a_pair_that_was_scored_again(backtranslation, tables, capsys, tmp_path)
     assert f"{before['score']}, expected {before['score_expected']:.2f}" in out.split("round 1")[1]
     assert "by two" in out.split("round 1")[0]
     assert f"the text of {row['source']['id']}" in out
+    assert main(["inspect", str(tmp_path / "c"), "--id", f"{before['id'].split('/')[0]}/999/0"]) == 2
+    assert "has no such row" in capsys.readouterr().err  # and not that a unit of the other run is not committed
 
 
 # On the terminal

@@ -193,9 +193,9 @@ def test_both_rounds_are_shown(done, judged, tables):
     rows = [row for kind in ("data", "rejected") for row in tables(judged)[kind] if row["scores"]]
     text = said(done["04"])
     for place, judge in enumerate(("one", "two")):
-        scores = [row["scores"][place]["score"] or 0 for row in rows]
+        scores = [score for row in rows if (score := row["scores"][place]["score"]) is not None]
         five, four = (sum(score >= least for score in scores) for least in (5, 4))
-        shares = [f"{five}", f"({five / len(rows):.1%})", f"{four}", f"({four / len(rows):.1%})"]
+        shares = [f"{five}", f"({five / len(scores):.1%})", f"{four}", f"({four / len(scores):.1%})"]
         assert [words[2:6] for words in lines(text, "round", str(place + 1), judge)] == [shares]
     moved = Counter(tuple(score["score"] for score in row["scores"]) for row in rows)
     files = Counter(row["source"]["id"].split("#")[0] for row in rows)

@@ -569,3 +569,9 @@ def test_a_file_that_no_commit_names_is_not_read(on_disk, tables):
     pq.write_table(pa.Table.from_pylist(rows), on_disk / "pool" / "pool-000099.parquet")
 
     assert list(runs.read(on_disk).pool) == rows
+
+
+def test_an_id_with_a_number_without_end_is_no_id_of_a_run():
+    """It is looked up like any other, and is no fault of ours."""
+    assert views.place_in("t", f"t/{'9' * 5000}/0") is None
+    assert views.place_in("t", "t/12/0") == (12, 0)
