@@ -122,9 +122,9 @@ def _sentences(source: Source, config: Config | None) -> tuple[TagSettings, str 
     before = source.manifest["config"] if source.manifest else {}
     tags = TagSettings(**before.get("tags", {})) if config is None else config.tags
     backward: str | Template | None = None if config is None else config.prompts.backward
-    if config is None and source.manifest and before.get("prompts", {}).get("backward"):
-        kept = source.manifest["prompts"]["backward"]  # its file may have changed since, or lie elsewhere
-        backward = Template("backward", kept["text"], kept["hash"])
+    if config is None and (own := before.get("prompts", {}).get("backward")):
+        kept = (source.manifest or {})["prompts"].get("backward")  # its file may have changed since, or lie elsewhere
+        backward = Template("backward", kept["text"], kept["hash"]) if kept else own
     if source.recipe == "self-instruct" and (config is None or config.recipe == "self-instruct"):
         tags = TagSettings(seed="")  # the recipe has no [tags], and a seed's would tell it from rows that have none
     return tags, backward

@@ -79,7 +79,7 @@ def test_a_configuration_gives_sentence_and_prompt(tmp_path) -> None:
 def test_a_runs_own_prompt_is_the_one_it_began_with(backtranslation, tmp_path) -> None:
     """A run's own backward prompt is taken from its manifest: its file may have changed, or be gone."""
     (tmp_path / "mine.txt").write_text("<<$text>>\n")
-    config = backtranslation(prompts={"backward": str(tmp_path / "mine.txt")})
+    config = backtranslation(prompts={"backward": str(tmp_path / "mine.txt")}, augmentation={"mode": "backward"})
     asyncio.run(run_to_end(config, tmp_path / "r", ScriptedEngine()))
     (tmp_path / "mine.txt").unlink()
     rows = exported(str(tmp_path / "r"), tmp_path / "b.jsonl", "--format", "backward")
