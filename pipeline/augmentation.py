@@ -209,8 +209,13 @@ def _echo(instruction: str, runs: WordRuns, length: int) -> str:
 
 
 def _echo_of_text(instruction: str, text: str, length: int) -> str:
-    """The first run of an instruction that is one of this text, or "". To make all runs of a text, of which there are
-    hundreds, would cost more than to search its words as one string."""
+    """The first run of an instruction that is one of this text, or ""."""
+    asked, lowered = _words(instruction), text.lower().replace("’", "'")
+    # Few instructions have so many words in a row that stand in the text at all: it is cut into words for these alone,
+    # and searched as one string, since all its runs would be hundreds.
+    there = "".join("x" if word in lowered else " " for word in asked)
+    if "x" * length not in there:
+        return ""
     words = f" {' '.join(_words(text))} "
     runs = (" ".join(run) for run in _runs(instruction, length))
     return next((run for run in runs if f" {run} " in words), "")

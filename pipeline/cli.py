@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import os
 import signal
 import sys
@@ -20,6 +21,9 @@ from pipeline.errors import InputError, MillError, RunStopped
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors are one sentence on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal has no letters for is written as escapes
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     main_thread = threading.current_thread() is threading.main_thread()
     if main_thread:  # as Ctrl-C, where nothing better is known
@@ -147,7 +151,9 @@ def _add_looking(add: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument("--rejected", action="store_true", help="what was refused instead of what was kept")
     added.add_argument("--reason", metavar="R", help="rejects with this reason only")
     added.add_argument(
-        "--id", metavar="ID", help="one row, instruction or seed: its prompt's demonstrations, and theirs"
+        "--id",
+        metavar="ID",
+        help="one row, instruction or seed: its prompt's demonstrations, and theirs; or one text of a corpus: its rows",
     )
     added = add(commands.verify, "is a run folder whole: files, hashes, ledger, ids, counts, novelty; live or dead")
     added.add_argument("run", metavar="RUN", help="a run folder")
@@ -201,11 +207,21 @@ def _add_export(added: argparse.ArgumentParser) -> None:
     added.add_argument("--config", metavar="FILE", help="a configuration whose [tags] and backward prompt to take")
     added.add_argument("--system", metavar="TEXT", help='the sentence in place of the paper\'s; "" for none')
     added.add_argument("--seeds", action="store_true", help="of a run: its seeds too, before its rows")
-    added.add_argument("--test-share", type=_share, metavar="S", help="of a folder: share for testing (0.02); 0: none")
-    added.add_argument("--shard-rows", type=_positive, metavar="N", help="of a folder: most rows in a file (100000)")
-    added.add_argument("--license", metavar="ID", help="of a folder: the licence its card names, as apache-2.0")
     added.add_argument(
-        "--language", metavar="CODE", action="append", help="of a folder: a language its card names, as en"
+        "--test-share",
+        type=_share,
+        metavar="S",
+        help="of a folder: share for testing (0.02); 0: none; in Self-Instruct a large one leaves out many rows",
+    )
+    added.add_argument("--shard-rows", type=_positive, metavar="N", help="of a folder: most rows in a file (100000)")
+    added.add_argument(
+        "--license", metavar="ID", help="of a folder: the licence its card names, written as given, as apache-2.0"
+    )
+    added.add_argument(
+        "--language",
+        metavar="CODE",
+        action="append",
+        help="of a folder: a language of its card, as given (en)",
     )
     added.add_argument(
         "--push",

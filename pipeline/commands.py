@@ -155,7 +155,16 @@ def inspect(options: argparse.Namespace) -> int:
     if options.rejected or options.reason:
         rows = run.rejects if options.reason is None else run.rejects.where(reason=options.reason)
     if options.id is not None:
-        draw_lineage(run.lineage(options.id))
+        try:
+            lineage = run.lineage(options.id)
+        except InputError:
+            made = [view for table in (run.examples, run.rejects) if (view := table.where(source=options.id))]
+            if not made:
+                raise
+            for view in made:
+                draw_rows(f"made of the text of {printable(options.id)}: rows of {view.kind}/", list(view))
+            return 0
+        draw_lineage(lineage)
         return 0
     print(printable(repr(run)))
     if options.rejected and not options.reason and rows.count:
@@ -246,7 +255,7 @@ def report(options: argparse.Namespace) -> int:
     from pipeline.survey import survey
 
     run = read(options.run)
-    found, past = survey(run, sample=0, rows=0, per_reason=0), read_history(run.folder)
+    found, past = survey(run, sample=0, rows=0, per_reason=0), read_history(run)
     if options.json:
         print(json.dumps(report_facts(run, found, past), indent=1))
     else:

@@ -51,7 +51,7 @@ def draw_reasons(counters: Counters) -> None:
     total = sum(counts.total() for counts in refused.values())
     lines = [(count, reason, what) for what, counts in refused.items() for reason, count in counts.items()]
     table = Table(box=None, padding=(0, 2), header_style="bold")
-    table.add_column("reason")
+    table.add_column("reason", no_wrap=True, min_width=max((len(reason) for _, reason, _ in lines), default=0))
     table.add_column("rejects", justify="right")
     table.add_column("share", justify="right")
     table.add_column("what it is")

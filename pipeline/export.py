@@ -5,12 +5,14 @@ options give the same bytes, and what is interrupted leaves nothing.
 
 `backward` turns pairs round, from text to instruction, to train the backward model of instruction backtranslation
 (arXiv 2308.06259, section 2.2); it is asked with the same prompt later. The chat forms begin with the paper's system
-sentences, so that seed and augmented rows can be put in one file and stay told apart (section 2.3).
+sentences, so that seed and augmented rows can be put in one file and stay told apart (section 2.3); but neither rows of
+Self-Instruct nor the seeds put before them have one.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -28,8 +30,9 @@ from pipeline.export_card import card
 from pipeline.export_folder import BATCH, Written, require_empty, whole_folder, write_shards
 from pipeline.export_formats import Form, Shape, shape
 from pipeline.export_push import push_folder, require_pushable
-from pipeline.export_rows import Source, open_source
-from pipeline.export_split import Split
+from pipeline.export_rows import SEED, Source, open_source
+from pipeline.export_split import Split, family, share_that_splits
+from pipeline.prompting import Template
 from pipeline.row_files import ENDINGS
 from pipeline.row_writer import require_new, terminated_as_interrupted, whole_file
 from pipeline.shards import MANIFEST
@@ -37,6 +40,7 @@ from pipeline.storage import OBJECT_STORES
 
 _FAILED = "storage failed ({}); nothing is written: mend it and begin anew"
 _INTERRUPTED = "interrupted; nothing is written, and the same command begins anew"
+_DEAR = 0.1  # a split that leaves out more than this share of the rows is warned of
 
 
 @dataclass(frozen=True)
@@ -113,12 +117,17 @@ def _is_folder(out: Path) -> bool:
     return out.is_dir() or (out.suffix.lower() not in ENDINGS and not out.suffix[1:].isalpha())
 
 
-def _sentences(source: Source, config: Config | None) -> tuple[TagSettings, str | None]:
-    """The system sentences, and the file of the backward prompt where it is not the shipped one."""
-    if config is not None:
-        return config.tags, config.prompts.backward
+def _sentences(source: Source, config: Config | None) -> tuple[TagSettings, str | Template | None]:
+    """The system sentences, and the backward prompt where it is not the shipped one: a file, or as the run keeps it."""
     before = source.manifest["config"] if source.manifest else {}
-    return TagSettings(**before.get("tags", {})), before.get("prompts", {}).get("backward")
+    tags = TagSettings(**before.get("tags", {})) if config is None else config.tags
+    backward: str | Template | None = None if config is None else config.prompts.backward
+    if config is None and (own := before.get("prompts", {}).get("backward")):
+        kept = (source.manifest or {})["prompts"].get("backward")  # its file may have changed since, or lie elsewhere
+        backward = Template("backward", kept["text"], kept["hash"]) if kept else own
+    if source.recipe == "self-instruct" and (config is None or config.recipe == "self-instruct"):
+        tags = TagSettings(seed="")  # the recipe has no [tags], and a seed's would tell it from rows that have none
+    return tags, backward
 
 
 def _to_folder(source: Source, out: Path, form: Shape, options: HubFolder) -> str:
@@ -126,6 +135,8 @@ def _to_folder(source: Source, out: Path, form: Shape, options: HubFolder) -> st
         split = Split(source, options.test_share)
         written = write_shards(partial, source.rows(), form, split, options.shard_rows)
         _require_train(source, form, written, options.test_share)
+        unsplit = options.test_share > 0 and not written.rows["test"]
+        how = f"; {_how_to_split(source, form)}" if unsplit else ""
         text = card(
             source,
             form,
@@ -140,9 +151,20 @@ def _to_folder(source: Source, out: Path, form: Shape, options: HubFolder) -> st
     told = f"{written.rows.total():,} rows of {source.name} in {out}: {sides}"
     if written.left_out:
         told += f"; {written.left_out:,} left out, whose parent or child is for testing (--test-share 0 keeps all)"
-    elif options.test_share and not written.rows["test"]:
-        told += "; chance put none of so few aside for testing (a larger --test-share does)"
-    return told + _told(written.passed_over, written.labels)
+        share = written.left_out / (written.rows.total() + written.left_out)
+        if share > _DEAR:
+            remark = "a smaller share leaves out fewer, and 0 none"
+            print(f"--test-share {options.test_share:g} leaves out {share:.0%} of the rows: {remark}", file=sys.stderr)
+    return told + how + _told(written.passed_over, written.labels)
+
+
+def _how_to_split(source: Source, form: Shape) -> str:
+    """What to ask for where nothing was set aside."""
+    rows = (row for row in source.rows() if row.recipe != SEED or source.manifest is None)
+    share = share_that_splits(family(row) for row in rows if form.of(row) is not None)
+    if share is None:
+        return "they are too few, or of one document, so none is for testing"
+    return f"the hash set none of so few aside for testing (--test-share {share:g} does)"
 
 
 def _require_train(source: Source, form: Shape, written: Written, test_share: float) -> None:

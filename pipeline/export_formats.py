@@ -23,7 +23,7 @@ from pipeline.backtranslation_settings import TagSettings
 from pipeline.engine_settings import Style
 from pipeline.errors import InputError
 from pipeline.export_rows import SEED, Row
-from pipeline.prompting import load_template
+from pipeline.prompting import Template, load_template
 
 Form = Literal["messages", "alpaca", "prompt-completion", "sharegpt", "backward", "kto"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -45,9 +45,11 @@ class Shape:
     of: Callable[[Row], dict[str, Any] | None]
 
 
-def shape(form: Form, style: Style | None, system: str | None, tags: TagSettings, backward: str | None = None) -> Shape:
+def shape(
+    form: Form, style: Style | None, system: str | None, tags: TagSettings, backward: str | Template | None = None
+) -> Shape:
     """The shape of a form. `system` takes the place of the sentence that a row's kind has in `tags`; "" is none. Rows
-    of self-instruct have none of their own. `backward` is the file of that prompt, where it is not the shipped one.
+    of self-instruct have none of their own. `backward` is that prompt or its file, where it is not the shipped one.
 
     Raises InputError for a style that the form has no use for, and for a prompt that cannot serve.
     """
@@ -60,7 +62,9 @@ def shape(form: Form, style: Style | None, system: str | None, tags: TagSettings
             return system
         return {SEED: tags.seed, "self-instruct": ""}.get(row.recipe, tags.augmented)
 
-    template = load_template("backward", backward, style) if form == "backward" else None
+    template: Template | None = None
+    if form == "backward":
+        template = backward if isinstance(backward, Template) else load_template("backward", backward, style)
 
     def own(row: Row) -> dict[str, Any] | None:
         asked = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction

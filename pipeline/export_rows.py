@@ -83,8 +83,9 @@ def open_source(source: str, *, scored: bool = False, seeds: bool = False) -> So
         if not tasks:
             raise InputError(f"{source}: the file holds no seed task, so there is nothing to export")
         return Source(Path(source.removeprefix("shipped:")).name, lambda: _seed_rows(tasks))
-    manifest, commits = open_folder(source)
     folder = folder_at(source)
+    going = is_running(folder)  # before the ledger: of a run that ends meanwhile all rows are here
+    manifest, commits = open_folder(source)
     run = manifest["run"]
     if scored:
         if manifest["config"]["recipe"] == "self-instruct":
@@ -94,8 +95,8 @@ def open_source(source: str, *, scored: bool = False, seeds: bool = False) -> So
             )
         if seeds:
             raise InputError("--seeds: seeds have no score, so they are no rows of --format kto; leave it out")
-        return Source(run, lambda: _scored_rows(folder, commits), manifest, commits, going=is_running(folder))
-    if not any(commit.counters["examples"] for commit in commits[-1:]):
+        return Source(run, lambda: _scored_rows(folder, commits), manifest, commits, going=going)
+    if not commits[-1].counters["examples"]:
         raise InputError(
             f"{source}: the run has accepted no row yet, so there is nothing to export; let it go on first"
         )
@@ -110,7 +111,7 @@ def open_source(source: str, *, scored: bool = False, seeds: bool = False) -> So
         for table in read_tables(folder, commits, "data", ["instruction_id", "parents"]):
             yield from zip(table["instruction_id"].to_pylist(), table["parents"].to_pylist(), strict=True)
 
-    return Source(run, rows, manifest, commits, shown, is_running(folder))
+    return Source(run, rows, manifest, commits, shown, going)
 
 
 def _seeds_of(manifest: dict[str, Any], source: str) -> list[Seed]:

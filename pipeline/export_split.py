@@ -51,8 +51,23 @@ def family(row: Row) -> str:
 
 def is_for_test(name: str, share: float) -> bool:
     """Whether a family of this name is among the `share` (0 to 1) of families for testing."""
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    return place < share * 2**64
+    return _place(name) < share * 2**64
+
+
+def share_that_splits(names: Iterable[str]) -> float | None:
+    """The least share, in hundredths, that sets some of these families aside and not all; None where none does.
+
+    It is for a person to choose: taken by itself, another round or format would have other rows for testing.
+    """
+    places = {_place(name) for name in names}
+    if len(places) < 2:
+        return None
+    share = (int(min(places) / 2**64 * 100) + 1) / 100
+    return share if share * 2**64 <= max(places) else None
+
+
+def _place(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 class Split:

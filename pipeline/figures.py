@@ -192,14 +192,14 @@ def lengths(survey: Survey, axes: Sequence[Axes] | None = None) -> Figure:
 
 @_styled
 def scores(survey: Survey, axes: Axes | None = None) -> Figure:
-    """Scores 1 to 5 of each round by its judge, as shares. Needs `survey.rounds`."""
+    """Scores 1 to 5 of each round by its judge, as shares of the pairs that were given one. Needs `survey.rounds`."""
     found = _required(survey.rounds)
     given, axes = axes, _axes(axes, 6.4, 2.8)
     width = 0.8 / len(found)
     for place, each in enumerate(found):
         across = [score - 0.4 + width * (place + 0.5) for score in (1, 2, 3, 4, 5)]
-        shares = [100 * each.counts.get(score, 0) / (each.total or 1) for score in (1, 2, 3, 4, 5)]
-        name = f"round {each.number}: {printable(each.judge)}, {each.total:,} pairs"
+        shares = [100 * each.counts.get(score, 0) / (each.scored or 1) for score in (1, 2, 3, 4, 5)]
+        name = f"round {each.number}: {printable(each.judge)}, {each.scored:,} of {each.total:,} pairs scored"
         bars = axes.bar(across, shares, width * 0.92, color=SERIES[place % len(SERIES)], label=name)
         if len(found) <= 3:
             axes.bar_label(bars, [f"{share:.0f}%" if share else "" for share in shares], padding=2, fontsize=8)
@@ -207,7 +207,7 @@ def scores(survey: Survey, axes: Axes | None = None) -> Figure:
     axes.grid(visible=False, axis="x")
     axes.margins(y=0.14)
     axes.set_xlabel("score")
-    axes.set_ylabel("% of pairs")
+    axes.set_ylabel("% of pairs scored")
     if given is None:
         axes.figure.legend(loc="outside upper left", fontsize=8)
     else:

@@ -80,8 +80,8 @@ def trace(run: Snapshot, id: str, most: int = ANCESTORS) -> Lineage:
     its unit. Raises InputError where the run holds no such id.
     """
     seeds = _Elsewhere(run)
-    rows = tuple(run.examples.where(ids=[id]))
-    rejects = tuple(run.rejects.where(ids=[id]))
+    rows = tuple(run.examples.where(ids=[id]).arrow().to_pylist())
+    rejects = tuple(run.rejects.where(ids=[id]).arrow().to_pylist())
     admitted = _admitted(run, [_instruction_id(run, id)])
     if not rows and not rejects and not admitted:
         seed = seeds.find(id)
@@ -158,7 +158,7 @@ def _instruction_id(run: Snapshot, id: str) -> str:
 
 def _unknown(run: Snapshot, id: str, note: str) -> str:
     place = place_in(run.name, id)
-    if place is not None and place[0] >= run.units:
+    if place is not None and place[0] >= run.units and run.recipe != "curate":
         return f"{id}: unit {place[0]} is not committed; {run.folder} has {run.units:,} units"
     also = f" ({note})" if note else ""
     return (
@@ -181,7 +181,9 @@ class _Elsewhere:
             if place_in(entry["run"], id) is not None:
                 return Instruction(id, Kind.ELSEWHERE, None, f"of the run {entry['run']} in {entry['folder']}")
         if place_in(self._run.name, id) is not None:
-            return Instruction(id, Kind.ELSEWHERE, None, "the pool does not have it")
+            scored = self._run.manifest.get("candidates")  # whose pairs keep their ids
+            note = f"of the run that was scored, in {scored['folder']}" if scored else "the pool does not have it"
+            return Instruction(id, Kind.ELSEWHERE, None, note)
         if self._texts is None:
             self._read()
         text = (self._texts or {}).get(id)

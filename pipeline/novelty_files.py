@@ -6,6 +6,7 @@ Memory holds the index, a name for each text in it, and one piece of the file.
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 import time
 from collections import Counter
@@ -28,6 +29,8 @@ from pipeline.row_files import PIECE_ROWS, ending, read_pieces
 from pipeline.row_writer import RowWriter, require_new, terminated_as_interrupted
 from pipeline.scoring import Batch, Found, InProcess, Scorer
 from pipeline.settings import NoveltySettings
+from pipeline.shards import read_manifest
+from pipeline.storage import folder_at
 
 DEFAULTS = NoveltySettings()
 NOT_TEXT = "not_text"  # null, not a text, or with a lone surrogate
@@ -57,7 +60,7 @@ class Options:
     piece_rows: int = PIECE_ROWS  # changes no result
 
     def check(self) -> None:
-        """Raises InputError for what is wrong before any file is read."""
+        """Raises InputError for what is wrong before any row is read."""
         if not 0 < self.threshold <= 1:
             raise InputError(f"--threshold {self.threshold}: it must lie above 0, and be 1 at most")
         if not 0 <= self.floor <= 1:
@@ -70,6 +73,20 @@ class Options:
             raise InputError("--kept-only says what goes into the file of --out; give --out FILE too")
         if self.out is not None:
             require_new(self.out)
+        for path in (self.path, *self.against):
+            if path.is_dir():
+                require_pool(path)
+
+
+def require_pool(folder: Path) -> None:
+    """Raises InputError where a folder holds a round of curate, which has no pool to look at."""
+    manifest = read_manifest(folder_at(folder)) or {}
+    if manifest.get("config", {}).get("recipe") == "curate":
+        raise InputError(
+            f"{folder}: a round of curate has no pool, so there is nothing here to look at; export its rows and give "
+            f"that file: `instructmill export {shlex.quote(str(folder))} rows.jsonl --format alpaca`, then "
+            "`instructmill novelty rows.jsonl --out novel.jsonl --kept-only`"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.console import clock
 from pipeline.errors import InputError, RunStopped
-from pipeline.novelty_files import DEFAULTS, Filter, Options, Tally, scorer_for
+from pipeline.novelty_files import DEFAULTS, Filter, Options, Tally, require_pool, scorer_for
 from pipeline.other_runs import other_run
 from pipeline.reading import open_folder
 from pipeline.row_files import ending, read_pieces
@@ -36,6 +36,7 @@ def fill(folder: Path, out: Path | None = None, workers: int = 0) -> str:
     if folder.is_file():
         raise InputError(f"{folder}: --fill takes a run folder; for a file leave --fill out")
     manifest, _ = open_folder(folder)
+    require_pool(folder)
     if is_running(folder):
         raise RunStopped(f"{folder}: another process is writing to this run; wait for it or stop it")
     if out is not None:

@@ -18,7 +18,7 @@ from pipeline.errors import InputError, RunStopped
 from pipeline.models import full_name
 from pipeline.page_rows import shown_rejects, shown_rows
 from pipeline.page_sections import sections
-from pipeline.report import moment, next_commands, read_history, why
+from pipeline.report import made_of, moment, next_commands, read_history, why
 from pipeline.shards import MANIFEST
 from pipeline.storage import OBJECT_STORES
 
@@ -91,7 +91,7 @@ def page(run: Snapshot) -> str:
         ) from None
     from pipeline.survey import survey
 
-    found, past = survey(run), read_history(run.folder)
+    found, past = survey(run), read_history(run)
     environment = jinja2.Environment(
         autoescape=True, finalize=_visible, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -99,7 +99,7 @@ def page(run: Snapshot) -> str:
         survey=found,
         read_at=moment(datetime.now(UTC).timestamp()),
         why=why(run, past),
-        tiles=list(_tiles(found)),
+        tiles=list(_tiles(run, found)),
         about=list(_about(run, found, past)),
         prompts=sorted(run.manifest.get("prompts", {}).items()),
         sections=list(sections(found)),
@@ -114,10 +114,10 @@ def _visible(value: object) -> object:
     return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-def _tiles(survey: Survey) -> Iterator[tuple[str, str, str]]:
+def _tiles(run: Snapshot, survey: Survey) -> Iterator[tuple[str, str, str]]:
     """What is looked for first: a name, a number, and what is to be said of it."""
     counters, made = survey.counters, survey.throughput
-    yield "accepted rows", f"{counters.examples:,}", f"of {counters.units:,} units"
+    yield "accepted rows", f"{counters.examples:,}", made_of(run)
     if counters.candidates:
         share = counters.admitted / counters.candidates
         yield "admitted", f"{counters.admitted:,}", f"{share:.0%} of {counters.candidates:,} candidates"
@@ -126,11 +126,13 @@ def _tiles(survey: Survey) -> Iterator[tuple[str, str, str]]:
     refused = sum(each.count for each in survey.rejects)
     yield "rejects", f"{refused:,}", f"most: {survey.rejects[0].reason}" if refused else "nothing was refused"
     if made.hours:
-        yield "at work", clock(made.hours * 3600), f"{made.rows_per_hour:,.0f} rows an hour"
+        per_hour = f"{made.rows_per_hour:,.0f} rows an hour" if made.rows_per_hour else ""
+        yield "at work", clock(made.hours * 3600), per_hour
         yield "generated", f"{made.tokens_per_s:,.0f}", "tokens a second"
     if survey.engine_time:
         useful = survey.engine_time["useful"] / sum(survey.engine_time.values())
-        yield "engines useful", f"{useful:.0%}", f"{made.rows_per_engine_hour:,.0f} rows per engine-hour"
+        per_hour = f"{made.rows_per_engine_hour:,.0f} rows per engine-hour" if made.rows_per_engine_hour else ""
+        yield "engines useful", f"{useful:.0%}", per_hour
 
 
 def _about(run: Snapshot, survey: Survey, past: History) -> Iterator[tuple[str, str]]:
@@ -151,7 +153,7 @@ def _about(run: Snapshot, survey: Survey, past: History) -> Iterator[tuple[str, 
     if past.began is not None:
         yield "began", moment(past.began)
     if past.last is not None:
-        yield "ended" if survey.state == "finished" else "last commit", moment(past.last)
+        yield "ended" if survey.state == "finished" else "last heard of", moment(past.last)
     yield "attempts", f"{survey.attempts:,}"
     yield "folder", survey.folder
     yield "fingerprint", str(manifest.get("fingerprint", ""))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.console import clock
 from pipeline.engine_facts import each_engine, facts_of
+from pipeline.report import acceptance, rates
+from pipeline.survey import NO_SEEDS
 
 if TYPE_CHECKING:
     from pipeline.histograms import Histogram
@@ -69,7 +71,8 @@ def sections(survey: Survey) -> Iterator[Section]:
     if survey.novelty is not None:
         yield _novelty(survey, drawn(figures.novelty, "ROUGE-L to the nearest instruction held, admitted and refused"))
     yield _diversity(survey, drawn(figures.verbs, "The commonest root verbs of instructions and their objects"))
-    yield _seeds(survey, drawn(figures.nearest_seed, "ROUGE-L of admitted instructions to the nearest seed"))
+    if survey.missing.get("seeds") != NO_SEEDS:
+        yield _seeds(survey, drawn(figures.nearest_seed, "ROUGE-L of admitted instructions to the nearest seed"))
     yield _lengths(survey, drawn(figures.lengths, "Words of instructions, inputs and outputs"))
     yield _engine_time(survey, drawn(figures.engine_time, "Engine time in use and lost, by cause"))
 
@@ -81,16 +84,13 @@ def _acceptance(survey: Survey, drawing: Any) -> Section:
     if not whole:  # every unit has failed
         return Section("acceptance", "Acceptance over time", f"No {what} came of {counters.units:,} units.", drawing)
     lead = f"{getattr(counters, made):,} of {whole:,} {what} were {'accepted' if pairs else 'admitted'}"
-    lead += f", {_share(getattr(counters, made), whole)}"
-    spans = list(_spans(survey, pairs))
-    if len(spans) > 2:
-        lead += f": {spans[0][-1]} at the beginning, {spans[-1][-1]} at the end"
+    lead += f", {acceptance(survey)}"
     if counters.candidates and survey.recipe == "self-instruct":
         lead += f". {counters.instructions_with_rows:,} of the admitted ones came to {counters.examples:,} rows"
     counts = () if pairs else (what, "admitted")
     head = ("units", "at work", *counts, "rows", "share")
     said = "Counts from the beginning on, and the share that was accepted since the line above."
-    table = Table(head, tuple(spans), said)
+    table = Table(head, tuple(_spans(survey, pairs)), said)
     return Section("acceptance", "Acceptance over time", f"{lead}.", drawing, tables=(table,))
 
 
@@ -208,13 +208,13 @@ def _lengths(survey: Survey, drawing: Any) -> Section:
 
 def _scores(survey: Survey, drawing: Any) -> Section:
     newest = survey.rounds[-1]
-    lead = f"{newest.total:,} pairs in round {newest.number}, scored by {newest.judge}"
-    lead += f": mean {newest.mean:.2f}" if newest.mean is not None else ""
-    five, four = (_share(newest.at_least(score), newest.total) for score in (5, 4))
-    lead += f", {five} have a 5 (A5), {four} a 4 or a 5 (A4)"
-    lead += f"; {newest.unscored:,} were given no score that was believed" if newest.unscored else ""
+    lead = f"{newest.total:,} pairs asked in round {newest.number}, {newest.scored:,} scored by {newest.judge}"
+    if newest.mean is not None:
+        five, four = (_share(newest.at_least(score), newest.scored) for score in (5, 4))
+        lead += f": mean {newest.mean:.2f}, {five} of them have a 5 (A5), {four} a 4 or a 5 (A4)"
+    lead += f". {newest.unscored:,} were given no score that was believed" if newest.unscored else ""
     shown = Table(
-        ("round", "judge", "pairs", "mean", "A5", "A4", "no score"),
+        ("round", "judge", "asked", "scored", "mean", "A5", "A4"),
         tuple(_round(each) for each in survey.rounds),
     )
     by_score = Table(
@@ -229,8 +229,8 @@ def _scores(survey: Survey, drawing: Any) -> Section:
 
 def _round(each: Round) -> tuple[str, ...]:
     mean = f"{each.mean:.2f}" if each.mean is not None else "-"
-    shares = (_share(each.at_least(score), each.total) for score in (5, 4))
-    return (str(each.number), each.judge, f"{each.total:,}", mean, *shares, f"{each.unscored:,}")
+    shares = (_share(each.at_least(score), each.scored) for score in (5, 4))
+    return (str(each.number), each.judge, f"{each.total:,}", f"{each.scored:,}", mean, *shares)
 
 
 def _moves(survey: Survey) -> Table:
@@ -247,10 +247,7 @@ def _engine_time(survey: Survey, drawing: Any) -> Section:
     made, title = survey.throughput, "Throughput and engine time"
     if not made.hours:
         return Section("engines", title, "No time is counted yet.")
-    lead = (
-        f"{clock(made.hours * 3600)} at work: {made.rows_per_hour:,.0f} rows an hour, {made.tokens_per_s:,.0f} tokens "
-        "generated a second."
-    )
+    lead = f"{clock(made.hours * 3600)} at work: {rates(made)}."
     stages = Table(
         ("stage", "calls", "prompt", "generated"),
         tuple(
@@ -269,9 +266,10 @@ def _engine_time(survey: Survey, drawing: Any) -> Section:
         return Section("engines", title, lead, drawing, (stages,))
     whole = sum(survey.engine_time.values())
     lead += (
-        f" Engines were paid for {clock(whole)} together, {_share(survey.engine_time['useful'], whole)} of it useful, "
-        f"which came to {made.rows_per_engine_hour:,.0f} rows per engine-hour."
+        f" Engines were paid for {clock(whole)} together, {_share(survey.engine_time['useful'], whole)} of it useful"
     )
+    came_to = f", which came to {made.rows_per_engine_hour:,.0f} rows per engine-hour"
+    lead += f"{came_to if made.rows_per_engine_hour else ''}."
     if facts := facts_of(survey.counters.engine_time, survey.counters.examples):
         lead += f" An engine was busy {facts['busy']:.0%} of it: {each_engine(facts)}."
     lost = Table(
@@ -287,7 +285,8 @@ def _sample(found: Any) -> str:
 
 
 def _missing(survey: Survey, what: str) -> str:
-    return f"Not shown: {survey.missing.get(what, 'there is nothing to show yet')}."
+    nothing = "there is nothing to show yet" if survey.ending is None else "this run made no instructions"
+    return f"Not shown: {survey.missing.get(what, nothing)}."
 
 
 def _bins(found: Histogram, form: str = "{:.2f}") -> Sequence[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from pipeline.unit import Units
 
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
+RATE_OF_S = 300.0  # the time left is guessed from what was done in so many seconds
 
 T = TypeVar("T")
 
@@ -62,8 +64,7 @@ class Progress:
         self._target = target
         self._units = units
         self._began = time.monotonic()
-        self._admitted_before = driver.state.pool.admitted
-        self._units_before = driver.state.counters.units
+        self._done = deque([(self._began, driver.state.pool.admitted, driver.state.counters.units)])
 
     async def draw(self) -> None:
         """Until cancelled; the last state is drawn then."""
@@ -88,9 +89,10 @@ class Progress:
             write_line(f"{clock(time.monotonic() - self._began)}  {engines}")
 
     def line(self) -> str:
-        """Units, admitted or rows, reasons, tokens/s and the time left at the rate so far."""
+        """Units, admitted or rows, reasons, tokens/s and the time left at the rate of the last minutes."""
         driver, counters = self._driver, self._driver.state.counters
-        elapsed = max(time.monotonic() - self._began, 1e-9)
+        now = time.monotonic()
+        elapsed = max(now - self._began, 1e-9)
         admitted, total = driver.state.pool.admitted, self._total()
         of = f"/{'' if total[1] else '~'}{total[0]}" if total else ""
         goal = "" if self._target is None else f"/{self._target}"
@@ -100,7 +102,7 @@ class Progress:
         return (
             f"{clock(elapsed)}  units {counters.units}{of} (+{driver.open_units} open)  admitted {admitted}{goal}"
             f"  rows {counters.examples}  refused {refused.total()}{f' ({reasons})' if reasons else ''}"
-            f"  {driver.generated_tokens / elapsed:,.0f} tok/s  ETA {self._eta(elapsed, admitted, total)}"
+            f"  {driver.generated_tokens / elapsed:,.0f} tok/s  {self._left(now, admitted, total)}"
         )
 
     def _total(self) -> tuple[int, bool] | None:
@@ -110,15 +112,19 @@ class Progress:
             return budget, True
         return total
 
-    def _eta(self, elapsed: float, admitted: int, total: tuple[int, bool] | None) -> str:
-        """Until the target or the last unit, whichever comes first at the rates so far."""
+    def _left(self, now: float, admitted: int, total: tuple[int, bool] | None) -> str:
+        """Until the target or the last unit, whichever comes first at the rates of the last minutes; then the units
+        that are still under way."""
+        self._done.append((now, admitted, self._driver.state.counters.units))
+        while len(self._done) > 2 and self._done[1][0] <= now - RATE_OF_S:
+            self._done.popleft()
+        (since, *before), (_, *done) = self._done[0], self._done[-1]
         left: list[float] = []
-        for goal, now, before in (
-            (self._target, admitted, self._admitted_before),
-            (total[0] if total else None, self._driver.state.counters.units, self._units_before),
-        ):
-            if goal is not None and now >= goal:
+        for goal, then, here in zip((self._target, total[0] if total else None), before, done, strict=True):
+            if goal is not None and here >= goal:
                 left.append(0.0)
-            elif goal is not None and now > before:
-                left.append((goal - now) * elapsed / (now - before))
-        return clock(min(left)) if left else "-"
+            elif goal is not None and here > then:
+                left.append((goal - here) * (now - since) / (here - then))
+        if left and not min(left) and self._driver.open_units:
+            return f"finishing {self._driver.open_units} units"
+        return f"ETA {clock(min(left)) if left else '-'}"

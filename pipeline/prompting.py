@@ -197,7 +197,7 @@ def output_first_demonstrations(seeds: Iterable[Seed], instances: int) -> str:
 
 def fence(*texts: str) -> str:
     """A line of "=" signs, longer than any run of them in these texts: none of them can close a fence made of it."""
-    longest = max((len(run) for text in texts for run in re.findall("=+", text)), default=0)
+    longest = max((len(run) for text in texts if "=" in text for run in re.findall("=+", text)), default=0)
     return "=" * max(_SHORTEST_FENCE, longest + 1)
 
 

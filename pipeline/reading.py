@@ -6,6 +6,7 @@ prefix, also while the run goes on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.counters import Counters
 from pipeline.errors import InputError
 from pipeline.lock import is_held
-from pipeline.shards import SCHEMA_VERSION, Commit, read_commits, read_manifest
+from pipeline.shards import COMMITS, MANIFEST, SCHEMA_VERSION, TABLES, Commit, read_commits, read_manifest, records
 from pipeline.storage import Folder, Place, folder_at
 from pipeline.tables import Rows
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.lineage import Lineage
 
 ANCESTORS = 100
+_SHARD = re.compile(r"[a-z]+-(\d{6})(-a\d+)?\.parquet")
 
 
 class Snapshot:
@@ -83,15 +85,31 @@ class Snapshot:
 
 
 def open_folder(place: Place) -> tuple[dict[str, Any], list[Commit]]:
-    """Manifest and ledger of a run folder. Raises InputError when it holds no run, or one of another version."""
+    """Manifest and ledger of a run folder. Raises InputError when it holds no run, a damaged one, or one of another
+    version."""
     folder = folder_at(place)
     manifest = read_manifest(folder)
     if manifest is not None:
         _require_schema(folder, manifest)
     commits = read_commits(folder) if manifest else []
     if manifest is None or not commits:
+        require_no_remains(folder)
         raise InputError(f"{folder}: the folder holds no run; `instructmill run CONFIG --out {folder}` makes one")
     return manifest, commits
+
+
+def require_no_remains(folder: Folder) -> None:
+    """Raises InputError where a folder without a manifest or without a ledger holds what is left of a run."""
+    ledger = bool(records(folder, COMMITS))
+    numbers = [found[1] for kind in TABLES for name in folder.names(kind) if (found := _SHARD.fullmatch(name))]
+    try:
+        folder.read(MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        if ledger or numbers:
+            raise InputError(f"{folder}: a damaged run: {MANIFEST} is missing; put it back") from None
+        return
+    if not ledger and any(int(number) for number in numbers):  # those of commit 0 come before its record
+        raise InputError(f"{folder}: a damaged run: its ledger, the files in {COMMITS}/, is missing; put it back")
 
 
 def _require_schema(folder: Folder, manifest: Mapping[str, Any]) -> None:

@@ -8,17 +8,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.console import clock
 from pipeline.counters import Counters
 from pipeline.engine_facts import facts_lines, facts_of, standing_line
 from pipeline.errors import InputError
 from pipeline.reading import Snapshot, open_folder
-from pipeline.runs import LOG, is_running, read_events
+from pipeline.runs import LOG, count_attempts, is_running, log_files, read_events
 from pipeline.segment_store import read_parts, tally_of
 from pipeline.shards import Commit, read_tables
-from pipeline.storage import Folder, Place
+from pipeline.storage import Place, folder_at
+
+if TYPE_CHECKING:
+    from pipeline.survey import Survey, Throughput
 
 
 def summary(folder: Place, manifest: Mapping[str, Any], commit: Commit) -> str:
@@ -81,7 +84,8 @@ def status(folder: Place) -> dict[str, Any]:
     running = is_running(folder)
     rate = counters.admitted / counters.seconds if counters.seconds else 0.0
     events = read_events(folder)
-    starts = [event for event in events if event["event"] == "start"]
+    attempts = count_attempts(folder_at(folder), last)
+    starts = [event for event in events if event["event"] == "start"][:attempts]
     target = starts[-1]["target"]  # the manifest has that of the first attempt
     tally, units = tally_of(folder), _units_in_all(folder, manifest)
     return {
@@ -91,7 +95,7 @@ def status(folder: Place) -> dict[str, Any]:
         "ending": last.ending,
         "target": target,
         "commits": len(commits) - 1,
-        "attempts": len(starts),
+        "attempts": attempts,
         "window": manifest["window"],
         "model": manifest["model"]["name"],
         "judge": (manifest.get("judge") or {}).get("name"),
@@ -157,27 +161,34 @@ def status_text(facts: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class History:
-    """When a run began and when it was last heard of, in seconds since 1970 (None where its log does not say), and why
-    it stopped where it could still say so."""
+    """When a run began and when it ended or was last heard of, in seconds since 1970 (None where its log does not say),
+    and why it stopped where it could still say so."""
 
     began: float | None = None
     last: float | None = None
     stopped: str | None = None
 
 
-def read_history(folder: Folder) -> History:
-    """What the first and the last file of a run's log say. Raises InputError for a damaged one."""
-    files = [name for name in folder.names(LOG) if name[0].isdigit()]
-    ends = []
-    for name in files[:1] + files[-1:]:
+def read_history(run: Snapshot) -> History:
+    """What the first and the last file of a run's log say; of a finished run's, the event of its last commit. Raises
+    InputError for a damaged one."""
+
+    def events(name: str) -> list[dict[str, Any]]:
         try:
-            ends.append([json.loads(line) for line in folder.read(f"{LOG}/{name}").decode().splitlines()])
+            return [json.loads(line) for line in run.folder.read(f"{LOG}/{name}").decode().splitlines()]
         except ValueError as error:
-            raise InputError(f"{folder}/{LOG}/{name}: not a log of events ({error}); the folder is damaged") from None
-    if not all(ends) or not ends:
+            where = f"{run.folder}/{LOG}/{name}"
+            raise InputError(f"{where}: not a log of events ({error}); the folder is damaged") from None
+
+    files = log_files(run.folder, run.commits[-1])
+    first, last = (events(name) for name in (files[0], files[-1])) if files else ([], [])
+    if not first or not last:
         return History()
-    last = ends[-1][-1]
-    return History(ends[0][0]["time"], last["time"], last.get("why") if last["event"] == "stopped" else None)
+    if run.ending:
+        named = (event for name in reversed(files) for event in reversed(events(name)) if event["event"] == "commit")
+        return History(first[0]["time"], next(named, last[-1])["time"])
+    stopped = last[-1].get("why") if last[-1]["event"] == "stopped" else None
+    return History(first[0]["time"], last[-1]["time"], stopped)
 
 
 def why(run: Snapshot, past: History) -> str:
@@ -193,15 +204,50 @@ def why(run: Snapshot, past: History) -> str:
 def next_commands(run: Snapshot) -> list[tuple[str, str]]:
     """What people do next: commands, each with what it is for."""
     place = shlex.quote(str(run.folder))
-    look = (f"instructmill inspect {place} --rejected", "what was refused, and why")
+    look = [(f"instructmill inspect {place} --rejected", "what was refused, and why")] if run.rejects.count else []
     if run.state == "running":
-        return [(f"instructmill status {place}", "how far it is"), look]
+        return [(f"instructmill status {place}", "how far it is"), *look]
     if not run.ending:
-        return [(f"instructmill run CONFIG --out {place}", "goes on where it stopped"), look]
-    commands = [look, (f"instructmill export {place} OUT --format messages", "a folder that trainers read")]
+        again = "run CONFIG"
+        if run.recipe == "curate":
+            again = f"curate {shlex.quote(run.manifest['candidates']['folder'])}"
+        return [(f"instructmill {again} --out {place}", "goes on, with the options it began with"), *look]
+    commands = [*look, (f"instructmill export {place} OUT --format messages", "a folder that trainers read")]
     if run.recipe != "self-instruct":
         commands.append((f"instructmill curate {place} --out NEXT --set engine.model=MODEL", "the next round"))
     return commands
+
+
+def made_of(run: Snapshot) -> str:
+    """What the rows of a run came of."""
+    counters = run.counters
+    if run.recipe == "self-instruct":
+        return f"of {counters.instructions_with_rows:,} instructions"
+    return f"of {counters.instances:,} pairs"
+
+
+def acceptance(survey: Survey) -> str:
+    """The share that was admitted, of pairs that were scored again accepted, over the run and over its last tenth.
+    Needs candidates or pairs."""
+    counters, points = survey.counters, survey.progress
+    if survey.recipe == "curate":
+        share = counters.examples / counters.instances
+        ways = [(point.units, point.accepted) for point in points]
+    else:
+        share = counters.admitted / counters.candidates
+        ways = [(point.candidates, point.admitted) for point in points]
+    came, kept = ways[-1]
+    before = [way for way in ways if way[0] <= 0.9 * came]
+    if len(points) < 10 or not before:
+        return f"{share:.0%}"
+    late = (kept - before[-1][1]) / (came - before[-1][0])
+    return f"{share:.0%}; {late:.0%} in the last tenth"
+
+
+def rates(made: Throughput) -> str:
+    """Rows an hour, where a run was long enough at work for that, and tokens a second."""
+    rows = f"{made.rows_per_hour:,.0f} rows an hour, " if made.rows_per_hour else ""
+    return f"{rows}{made.tokens_per_s:,.0f} tokens a second generated"
 
 
 def moment(seconds: float) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 from pipeline.console import clock, printable
 from pipeline.engine_facts import each_engine, facts_of
 from pipeline.models import full_name
-from pipeline.report import History, moment, next_commands, status, why
+from pipeline.report import History, acceptance, made_of, moment, next_commands, rates, status, why
 from pipeline.segment_store import tally_of
 
 if TYPE_CHECKING:
@@ -113,10 +113,9 @@ def _heading(run: Snapshot, survey: Survey, past: History) -> Iterator[str]:
 def _counts(run: Snapshot, survey: Survey) -> Iterator[Line]:
     """What came in, and what of it was kept."""
     counters = survey.counters
-    of_pairs, of_instructions = f"{counters.instances:,} pairs", f"{counters.instructions_with_rows:,} instructions"
-    yield "rows", f"{counters.examples:,}", f"of {of_instructions if run.recipe == 'self-instruct' else of_pairs}"
+    yield "rows", f"{counters.examples:,}", made_of(run)
     if counters.candidates:
-        yield "admitted", f"{counters.admitted:,}", f"of {counters.candidates:,} candidates, {_acceptance(survey)}"
+        yield "admitted", f"{counters.admitted:,}", f"of {counters.candidates:,} candidates, {acceptance(survey)}"
     tally = tally_of(run.folder)
     if tally is not None:
         yield "segments", f"{tally.kept:,}", f"of {tally.pieces:,} pieces of the corpus"
@@ -128,17 +127,6 @@ def _counts(run: Snapshot, survey: Survey) -> Iterator[Line]:
     for what, left, parts, right in counters.sums():
         if left != right:
             yield "NOT CLOSED", f"{left:,}", f"{what} IS NOT {parts}: `instructmill verify` tells more"
-
-
-def _acceptance(survey: Survey) -> str:
-    """The share that was admitted, over the run and over its last tenth."""
-    points, last = survey.progress, survey.progress[-1]
-    share = f"{last.admitted / last.candidates:.0%}"
-    before = [point for point in points if point.candidates <= 0.9 * last.candidates]
-    if len(points) < 10 or not before:
-        return share
-    late = (last.admitted - before[-1].admitted) / (last.candidates - before[-1].candidates)
-    return f"{share}; {late:.0%} in the last tenth"
 
 
 def _rejects(survey: Survey, bars: Bars) -> Iterator[Line]:
@@ -155,7 +143,7 @@ def _texts(survey: Survey) -> Iterator[Line]:
         yield (
             "novelty",
             f"{found.admitted.total:,}",
-            f"admitted ones are {found.floor:g} to {found.threshold:g} (ROUGE-L) from another",
+            f"admitted, with another at ROUGE-L {found.floor:g} to {found.threshold:g}",
         )
     for name, each in survey.lengths.items():
         if each.median is not None and each.p90 is not None:
@@ -165,14 +153,14 @@ def _texts(survey: Survey) -> Iterator[Line]:
 def score_lines(survey: Survey, bars: Bars) -> Iterator[Line]:
     """Each round in a line, the newest one score by score, and how the scores moved."""
     for each in survey.rounds:
-        mean = f", mean {each.mean:.2f}" if each.mean is not None else ""
-        none = f", {each.unscored:,} not a score" if each.unscored else ""
-        five, four = (each.at_least(score) / each.total for score in (5, 4))
-        said = f"scored by {each.judge}{mean}, A5 {five:.1%}, A4 {four:.1%}{none}"
+        said = f"asked, {each.scored:,} scored by {each.judge}"
+        if each.mean is not None:
+            five, four = (each.at_least(score) / each.scored for score in (5, 4))
+            said += f": mean {each.mean:.2f}, A5 {five:.1%}, A4 {four:.1%}"
         yield f"round {each.number}", f"{each.total:,}", said
     for each in survey.rounds[-1:]:
         yield from bars.of(
-            [(f"  {score}", each.counts.get(score, 0)) for score in reversed(SCORES)], each.total, len(SCORES)
+            [(f"  {score}", each.counts.get(score, 0)) for score in reversed(SCORES)], each.scored, len(SCORES)
         )
     if survey.moves:
         yield from _moves(survey.moves)
@@ -189,9 +177,11 @@ def _moves(moves: Mapping[tuple[int | None, int | None], int]) -> Iterator[Line]
     said = f"{same:.0%} the same, {up:.0%} up, {down:.0%} down"
     yield "moved", f"{whole:,}", said + (f", {none:.0%} without a score in one of the two" if none > 0 else "")
     columns = (*SCORES, None) if any(None in pair for pair in moves) else SCORES
-    yield "  before \\ now", "", "".join(f"{_name(now):>7}" for now in columns)
+    wide = max(7, len(f"{max(moves.values()):,}") + 2)  # each row is one label, which is never wrapped
+    yield "  before \\ now" + "".join(f"{_name(now):>{wide}}" for now in columns), "", ""
     for before in columns:
-        yield f"  {_name(before)}", "", "".join(f"{moves.get((before, now), 0):>7,}" for now in columns)
+        cells = "".join(f"{moves.get((before, now), 0):>{wide},}" for now in columns)
+        yield f"  {_name(before):<12}{cells}", "", ""
 
 
 def _name(score: int | None) -> str:
@@ -202,11 +192,11 @@ def _time(survey: Survey, bars: Bars) -> Iterator[Line]:
     """Rates, and where the time of the engines went."""
     made = survey.throughput
     if made.hours:
-        rates = f"at work: {made.rows_per_hour:,.0f} rows an hour, {made.tokens_per_s:,.0f} tokens a second generated"
-        yield "time", clock(made.hours * 3600), rates
+        yield "time", clock(made.hours * 3600), f"at work: {rates(made)}"
     if survey.engine_time:
         whole = sum(survey.engine_time.values())
-        yield "engine time", clock(whole), f"of all engines; {made.rows_per_engine_hour:,.0f} rows per engine-hour"
+        per_hour = f"; {made.rows_per_engine_hour:,.0f} rows per engine-hour" if made.rows_per_engine_hour else ""
+        yield "engine time", clock(whole), f"of all engines{per_hour}"
         used = [
             (f"  {what if what == 'useful' else f'lost: {what}'}", time) for what, time in survey.engine_time.items()
         ]

@@ -20,7 +20,7 @@ from pipeline.lock import Lock, is_held, me, take
 from pipeline.other_runs import PairsAgain
 from pipeline.plan import Plan, constants, make_plan, manifest_text
 from pipeline.pool import Pool
-from pipeline.reading import Snapshot
+from pipeline.reading import Snapshot, require_no_remains
 from pipeline.records import UnitResult
 from pipeline.segment_store import FOLDER as SEGMENTS
 from pipeline.segment_store import SegmentStore, read_parts
@@ -206,9 +206,11 @@ def plan_for(place: Place, config: Config, filters: Sequence[OwnFilter] = ()) ->
     """
     folder = folder_at(place)
     manifest = read_manifest(folder)
+    begun = manifest is not None and _begun(folder)
+    if not begun:
+        require_no_remains(folder)
     if manifest is None and folder.holds_other_things():
         raise InputError(f"{folder}: the folder is not empty and holds no run; name an empty or new one")
-    begun = manifest is not None and _begun(folder)
     known = _known_files(folder) if begun else []
     plan = make_plan(config, manifest if begun else None, filters, known)
     if manifest is None or manifest["fingerprint"] == plan.fingerprint:
@@ -286,6 +288,18 @@ def resume_state(plan: Plan, folder: Folder, commits: Sequence[Commit]) -> State
     if (commits[-1].ending or {}).get("reason") == Ended.NO_MORE:
         stops.no_more(counters.units)
     return State(pool, counters, stops, plan.run_name, plan.window)
+
+
+def log_files(folder: Folder, last: Commit) -> list[str]:
+    """The files of `.run/log/`, in order, of a run whose last commit is this one. Who starts a finished run again finds
+    nothing to do: what is of attempts after the one that ended it is left out."""
+    names = [name for name in folder.names(LOG) if name[0].isdigit()]
+    return [name for name in names if last.ending is None or int(name.split("-")[0]) <= last.attempt]
+
+
+def count_attempts(folder: Folder, last: Commit) -> int:
+    """How often a run whose last commit is this one was started; see `log_files`."""
+    return sum(name.endswith("-000000.jsonl") for name in log_files(folder, last))
 
 
 def read_events(place: Place) -> list[dict[str, Any]]:

@@ -28,13 +28,17 @@ class Round:
         return sum(self.counts.values()) + self.unscored
 
     @property
+    def scored(self) -> int:
+        """Those with a score."""
+        return sum(self.counts.values())
+
+    @property
     def mean(self) -> float | None:
         """Of the scores; None where there are none."""
-        believed = sum(self.counts.values())
-        return sum(score * count for score, count in self.counts.items()) / believed if believed else None
+        return sum(score * count for score, count in self.counts.items()) / self.scored if self.scored else None
 
     def at_least(self, score: int) -> int:
-        """How many have this score or a higher one: 5 gives the paper's A5, 4 its A4."""
+        """How many have this score or a higher one: 5 gives the paper's A5, 4 its A4, as shares of those scored."""
         return sum(count for each, count in self.counts.items() if each >= score)
 
 

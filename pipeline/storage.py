@@ -77,8 +77,10 @@ Place = Folder | Path | str
 
 
 def folder_at(place: Place) -> Folder:
-    """The folder at a local path or an "s3://bucket/path" URL. Raises InputError for what is neither."""
+    """The folder at a local path or an "s3://bucket/path" URL. Raises InputError for anything else, as a file."""
     if not isinstance(place, str | Path):
+        if not hasattr(place, "holds_other_things"):
+            raise InputError(f"{place!r} is no run folder; give its path or its s3://bucket/path as a text")
         return place
     text = str(place)
     if text.startswith(OBJECT_STORES):
@@ -86,7 +88,10 @@ def folder_at(place: Place) -> Folder:
     if "://" in text and not text.startswith("file://"):
         kind = text.split("://")[0]
         raise InputError(f"{text}: a run folder is a local path or s3://bucket/path; {kind}:// has not been tried")
-    return LocalFolder(Path(text.removeprefix("file://")).expanduser())
+    path = Path(text.removeprefix("file://")).expanduser()
+    if os.path.isfile(path):  # of a name that is too long it says no, and Path raises
+        raise InputError(f"{path} is a file, and not a run folder")
+    return LocalFolder(path)
 
 
 def claim(folder: Folder, name: str, content: bytes) -> bool:

@@ -25,7 +25,7 @@ from pipeline.novelty_files import DEFAULTS
 from pipeline.novelty_fill import seeds_of
 from pipeline.reading import Snapshot
 from pipeline.records import Reason
-from pipeline.runs import LOG
+from pipeline.runs import count_attempts
 from pipeline.score_counts import COLUMNS, Round, ScoreCounts
 from pipeline.tables import Rows, evenly
 
@@ -33,6 +33,8 @@ SAMPLE = 10_000  # instructions that are looked at one by one
 ROWS = 8  # accepted rows to show
 PER_REASON = 2  # rejects to show of each reason
 POINTS = 200  # of progress
+LEAST_HOURS = 10 / 3600  # that say something of what an hour makes
+NO_SEEDS = "this run has no seed tasks"
 _MOST_WORDS = 20_000
 _SCORES = 100  # bins between 0 and 1 that are counted; shown are half as many
 
@@ -89,7 +91,8 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Throughput:
-    """What a run made in an hour at work (`Point.hours`), and of an engine's hour; 0 where no time was counted."""
+    """What a run made in an hour at work (`Point.hours`), and of an engine's hour; 0 where no time was counted, and by
+    the hour where it was less than 10 seconds."""
 
     hours: float
     engine_hours: float  # of all engines together; 0 where it is not known, as of an endpoint
@@ -143,7 +146,7 @@ def survey(run: Snapshot, *, sample: int = SAMPLE, rows: int = ROWS, per_reason:
         state=run.state,
         ending=run.ending,
         counters=run.counters,
-        attempts=sum(name.endswith("-000000.jsonl") for name in run.folder.names(LOG)),
+        attempts=count_attempts(run.folder, run.commits[-1]),
         progress=tuple(_progress(run)),
         rejects=refused.counts,
         novelty=_novelty(run, admitted, refused, missing),
@@ -231,7 +234,10 @@ class _Rejected:
         found = {}
         for reason in self._reasons:
             places = self._places.get(reason, ())
-            found[reason] = tuple(list(run.rejects.where(units=(unit, unit + 1)))[place] for unit, place in places)
+            found[reason] = tuple(
+                run.rejects.where(units=(unit, unit + 1)).arrow().slice(place, 1).to_pylist()[0]
+                for unit, place in places
+            )
         return found
 
 
@@ -293,7 +299,7 @@ def _seeds(run: Snapshot, admitted: _Admitted, missing: dict[str, str]) -> Seeds
         missing["seeds"] = str(error)
         return None
     if not seeds:
-        missing["seeds"] = "this run has no seed tasks"
+        missing["seeds"] = NO_SEEDS
         return None
     if not admitted.texts:
         return None
@@ -319,9 +325,9 @@ def _throughput(counters: Counters) -> Throughput:
     return Throughput(
         hours=hours,
         engine_hours=engine_hours,
-        rows_per_hour=counters.examples / hours if hours else 0.0,
+        rows_per_hour=counters.examples / hours if hours >= LEAST_HOURS else 0.0,
         tokens_per_s=counters.completion_tokens.total() / counters.seconds if hours else 0.0,
-        rows_per_engine_hour=counters.examples / engine_hours if engine_hours else 0.0,
+        rows_per_engine_hour=counters.examples / engine_hours if engine_hours >= LEAST_HOURS else 0.0,
     )
 
 

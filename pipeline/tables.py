@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import re
 import secrets
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +41,7 @@ class _Filter:
     parent: str | None = None
     ids: tuple[str, ...] | None = None
     id_units: tuple[int, ...] | None = None
+    source: str | None = None
 
     def columns(self, kind: str) -> list[str]:
         """The columns that it looks at."""
@@ -49,6 +52,7 @@ class _Filter:
             "parents": self.parent is not None,
             "instruction_id": self.ids is not None,
             "id": self.ids is not None and kind != "pool",
+            "source": self.source is not None,
         }
         return [name for name, is_asked in asked.items() if is_asked]
 
@@ -78,6 +82,8 @@ class _Filter:
             if "id" in table.column_names:
                 named = pc.or_(named, _is_in(table["id"], self.ids))
             kept = pc.and_(kept, named)
+        if self.source is not None:
+            kept = pc.and_(kept, pc.fill_null(pc.equal(pc.struct_field(table["source"], "id"), self.source), False))
         return kept
 
     def __str__(self) -> str:
@@ -88,6 +94,7 @@ class _Filter:
             "units": self.units,
             "parent": self.parent,
             "ids": None if self.ids is None else f"{len(self.ids):,} of them",
+            "source": self.source,
         }
         return ", ".join(f"{name} = {value}" for name, value in said.items() if value is not None)
 
@@ -115,6 +122,10 @@ class Rows:
         for batch in self.batches():
             yield from batch.to_pylist()
 
+    def __len__(self) -> int:
+        """`count`."""
+        return self.count
+
     @property
     def columns(self) -> list[str]:
         """The names of the columns."""
@@ -134,34 +145,41 @@ class Rows:
         units: tuple[int, int] | None = None,
         parent: str | None = None,
         ids: Collection[str] | None = None,
+        source: str | None = None,
     ) -> Rows:
         """The rows for which all of this holds, as a view of their own.
 
         `reason` and `score` take one value or several, `min_score` keeps it and above, `units` are [first, end),
-        `parent` is the id of a demonstration, `ids` are ids of rows or of instructions. Units and ids are looked for
-        only in the files of commits that can hold them. Raises InputError for a column that this table does not have,
-        or a reason that there is not.
+        `parent` is the id of a demonstration, `ids` are ids of rows or of instructions, `source` is the id of the text
+        that a pair was made of. Units and ids are looked for only in the files of commits that can hold them. Raises
+        InputError for a column that this table does not have, a reason that there is not, or a value of another kind.
         """
-        reasons = (reason,) if isinstance(reason, str) else reason
+        reasons = _all_are("reason", reason, str, "a reason or a list of reasons", one=True)
         for each in reasons or ():
             if each not in set(Reason):
                 raise InputError(f"reason = {each!r}: there is no such reason; there are {', '.join(Reason)}")
-        if isinstance(ids, str):
-            raise InputError(f"ids = {ids!r}: give a list of ids")
-        if units is not None and len(units) != 2:
-            raise InputError(f"units = {units!r}: give the first unit and the one after the last, as (0, 100)")
+        first_and_end = _all_are(
+            "units", units, Integral, says := "the first unit and the one after the last, as (0, 100)"
+        )
+        if first_and_end is not None and len(first_and_end) != 2:
+            raise InputError(f"units = {units!r}: give {says}")
+        for name, value, kind in (("min_score", min_score, Real), ("parent", parent, str), ("source", source, str)):
+            if value is not None and not _is_of(value, kind):
+                raise InputError(f"{name} = {value!r}: give {'a number' if kind is Real else 'one id'}")
+        named = _all_are("ids", ids, str, "a list of ids")
         id_units = None
-        if ids is not None and self._run is not None:
-            places = [place_in(self._run, id) for id in ids]
+        if named is not None and self._run is not None:
+            places = [place_in(self._run, id) for id in named]
             id_units = tuple(sorted({place[0] for place in places if place is not None}))
         asked = _Filter(
             reasons=None if reasons is None else tuple(map(str, reasons)),
-            scores=None if score is None else tuple(score) if isinstance(score, Collection) else (score,),
+            scores=_all_are("score", score, Integral, "a whole number or a list of them", one=True),
             min_score=min_score,
-            units=None if units is None else (units[0], units[1]),
+            units=None if first_and_end is None else (first_and_end[0], first_and_end[1]),
             parent=parent,
-            ids=None if ids is None else tuple(ids),
+            ids=named,
             id_units=id_units,
+            source=source,
         )
         self._require_columns(asked.columns(self.kind))
         return Rows(self._folder, self.kind, self._commits, self._run, (*self._filters, asked))
@@ -203,7 +221,10 @@ class Rows:
         return datasets.Dataset.from_file(str(path))
 
     def sample(self, count: int) -> list[dict[str, Any]]:
-        """`count` rows spread evenly over all of them, the first and the last included; reads the files they are in."""
+        """`count` rows spread evenly over all of them, the first and the last included; reads the files they are in.
+        Raises InputError for a count below 0."""
+        if not isinstance(count, Integral) or count < 0:
+            raise InputError(f"count = {count!r}: give a whole number of at least 0")
         places = evenly(range(self.count), count)
         found: list[dict[str, Any]] = []
         before = 0
@@ -274,9 +295,26 @@ def evenly(rows: Sequence[T], count: int) -> list[T]:
 def place_in(run: str, id: str) -> tuple[int, ...] | None:
     """Unit, candidate and, of a row, instance, as an id of this run names them; None for any other id."""
     name, *numbers = id.split("/")
-    if name != run or len(numbers) not in (2, 3) or not all(number.isdecimal() for number in numbers):
+    if name != run or len(numbers) not in (2, 3) or not all(re.fullmatch("[0-9]{1,18}", number) for number in numbers):
         return None
     return tuple(map(int, numbers))
+
+
+def _all_are(name: str, given: Any, kind: type, says: str, *, one: bool = False) -> tuple[Any, ...] | None:
+    """What was given for an argument, where all of it is of a kind; with `one`, one value too. Raises InputError."""
+    if given is None:
+        return None
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes)
+    values = tuple(given) if several else (given,) if one else (None,)
+    if not all(_is_of(value, kind) for value in values):
+        raise InputError(f"{name} = {given!r}: give {says}")
+    return values
+
+
+def _is_of(value: object, kind: type) -> bool:
+    """Whether a value is of a kind; half a surrogate pair, as of a terminal's letters that Python cannot read, is no
+    text that a column could hold."""
+    return isinstance(value, kind) and not (isinstance(value, str) and re.search("[\ud800-\udfff]", value))
 
 
 def _is_in(column: pa.ChunkedArray, values: Sequence[object]) -> pa.ChunkedArray:

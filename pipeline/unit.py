@@ -115,7 +115,10 @@ def _without_thought(request: Request, completion: Completion) -> Completion:
 
 async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run coroutines side by side; where one fails, the others are cancelled and gone when its error comes through."""
-    tasks = [asyncio.ensure_future(each) for each in work]
+    coroutines = list(work)
+    if len(coroutines) < 2:  # as nearly always: no task is made for it
+        return [await each for each in coroutines]
+    tasks = [asyncio.ensure_future(each) for each in coroutines]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline import cli
 from pipeline.report import read_rows
-from pipeline.testing import ScriptedEngine, run_to_end
+from pipeline.testing import ScriptedEngine, run_to_end, scripted_answer
 
 SCRIPTED = """
 name = "c"
@@ -189,6 +191,38 @@ def test_a_folder_without_a_run_is_named(capsys, tmp_path):
 
         assert code == 2
         assert "holds no run" in err
+
+
+@pytest.mark.parametrize("command", ["status", "inspect", "report", "verify"])
+def test_a_file_is_no_run(config, capsys, command):
+    """A file where a run belongs is called one, with exit code 2."""
+    assert tell(capsys, command, config) == (2, "", f"instructmill: {config} is a file, and not a run folder\n")
+
+
+@pytest.mark.parametrize(
+    "environment", [{"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}], ids=["latin", "posix"]
+)
+def test_letters_that_a_terminal_has_not_are_escapes(scripted, tmp_path, environment):
+    """Where the output takes no Chinese, rows and errors are written with escapes, and the command goes on."""
+
+    def answer(request):
+        completion = scripted_answer(request)
+        return replace(completion, text=completion.text.replace("Output: ", "Output: \u4f60\u597d "))
+
+    asyncio.run(run_to_end(scripted(target=10), tmp_path / "r", ScriptedEngine(answer)))
+    environment = {"PYTHONPATH": str(Path(cli.__file__).parents[1]), "PATH": os.environ["PATH"], **environment}
+    commands = [["inspect", str(tmp_path / "r"), "-n", "20"], ["inspect", str(tmp_path / "r"), "--id", "\u4f60"]]
+    rows, error = (
+        subprocess.run(
+            [sys.executable, "-m", "pipeline", *command], capture_output=True, env=environment, check=False, timeout=60
+        )
+        for command in commands
+    )
+
+    assert (rows.returncode, rows.stderr) == (0, b"")
+    assert rb"\u4f60\u597d" in rows.stdout
+    assert error.returncode == 2
+    assert error.stderr.count(b"\n") == 1
 
 
 def test_an_unknown_reason_lists_the_known_ones(config, capsys, tmp_path):

@@ -76,6 +76,18 @@ def test_a_configuration_gives_sentence_and_prompt(tmp_path) -> None:
     assert [row["prompt"][0]["content"] for row in rows] == [f"<<{text}>>" for text, _ in pairs()]
 
 
+def test_a_runs_own_prompt_is_the_one_it_began_with(backtranslation, tmp_path) -> None:
+    """A run's own backward prompt is taken from its manifest: its file may have changed, or be gone."""
+    (tmp_path / "mine.txt").write_text("<<$text>>\n")
+    config = backtranslation(prompts={"backward": str(tmp_path / "mine.txt")}, augmentation={"mode": "backward"})
+    asyncio.run(run_to_end(config, tmp_path / "r", ScriptedEngine()))
+    (tmp_path / "mine.txt").unlink()
+    rows = exported(str(tmp_path / "r"), tmp_path / "b.jsonl", "--format", "backward")
+
+    assert rows
+    assert all(row["prompt"][0]["content"].startswith("<<") for row in rows)
+
+
 @pytest.mark.parametrize("format", ["messages", "backward"])
 def test_parquet_holds_the_same_and_is_the_same_twice(tmp_path, format) -> None:
     """Parquet opens with `datasets`, has the rows of JSON lines, and has the same bytes when made again."""

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from huggingface_hub import DatasetCard
 from pipeline import export_folder
 from pipeline.cli import main
 from pipeline.export_folder import Written
+from pipeline.rounds import round_config
 from pipeline.runs import open_run
+from pipeline.seeds import read_seed_text
 from pipeline.testing import ScriptedEngine, run_to_end
 
 SEEDS = "shipped:seeds.jsonl"
@@ -164,6 +167,68 @@ def test_without_a_test_split_the_card_names_none(run, tmp_path, capsys) -> None
     assert "and 0 for testing" in capsys.readouterr().out
 
 
+def test_where_the_hash_sets_nothing_aside_all_say_so(run, tmp_path, capsys) -> None:
+    """With a share that no family falls under, the card names no test split, and the command a share that gives one."""
+    assert exported(run, tmp_path / "f", "--test-share", "0.00001") == 0
+    named = re.search(r"none of so few aside for testing \(--test-share (0\.\d+) does\)", capsys.readouterr().out)
+    text = (tmp_path / "f" / "README.md").read_text()
+
+    assert named is not None
+    assert "There is no test split" in text
+    assert "a hash chose" not in text
+    assert exported(run, tmp_path / "g", "--test-share", named[1]) == 0
+    assert list((tmp_path / "g/data").glob("test-*"))
+    assert "There is no test split" not in (tmp_path / "g" / "README.md").read_text()
+
+
+def test_what_cannot_be_split_is_said_to_be_so(tmp_path, capsys) -> None:
+    """One seed task alone is for training, and no share is named that would do better."""
+    (tmp_path / "one.jsonl").write_text(read_seed_text(SEEDS).splitlines()[0])
+    assert exported(tmp_path / "one.jsonl", tmp_path / "f", "--test-share", "0.00001") == 0
+
+    assert "too few, or of one document, so none is for testing" in capsys.readouterr().out
+
+
+def test_a_split_that_costs_much_is_warned_of(scripted, tmp_path, capsys) -> None:
+    """Where over a tenth of the rows are left out, stderr says what share that is; else it says nothing."""
+    asyncio.run(run_to_end(scripted(target=300), tmp_path / "r", ScriptedEngine()))
+    told = {}
+    for share in ("0.01", "0.2"):
+        assert exported(tmp_path / "r", tmp_path / share, "--test-share", share) == 0
+        told[share] = capsys.readouterr()
+    counts = re.search(r"([\d,]+) rows of .*; ([\d,]+) left out", told["0.2"].out)
+    kept, left_out = (int(count.replace(",", "")) for count in counts.groups())
+
+    assert left_out > 0.1 * (kept + left_out)
+    assert f"--test-share 0.2 leaves out {left_out / (kept + left_out):.0%} of the rows" in told["0.2"].err
+    assert told["0.2"].err.count("\n") == 1
+    assert told["0.01"].err == ""
+
+
+def test_the_card_of_a_round_says_that_it_has_no_novelty_check(run, tmp_path) -> None:
+    """The card of a round of curate has the commands that leave near twins out, and these work; others have none."""
+    asyncio.run(run_to_end(round_config(str(run), None, (), None), tmp_path / "two", ScriptedEngine()))
+    cards = {}
+    for name, folder in {"one": run, "two": tmp_path / "two"}.items():
+        assert exported(folder, tmp_path / f"{name}-rows") == 0
+        cards[name] = (tmp_path / f"{name}-rows" / "README.md").read_text()
+    commands = re.findall(r"^    instructmill (.+)$", cards["two"], re.MULTILINE)
+    places = {
+        "RUN": str(tmp_path / "two"),
+        "rows.jsonl": str(tmp_path / "rows.jsonl"),
+        "novel.jsonl": str(tmp_path / "n.jsonl"),
+    }
+
+    assert "A round runs no novelty check" in cards["two"]
+    assert "novelty check, so" not in cards["one"]
+    assert [command.split()[0] for command in commands] == ["export", "novelty"]
+    for command in commands:
+        assert main([places.get(word, word) for word in command.split()]) == 0
+    kept = [json.loads(line) for line in (tmp_path / "n.jsonl").read_text().splitlines()]
+    assert kept
+    assert all(row["novel"] for row in kept)
+
+
 def test_an_interrupted_export_leaves_nothing(tmp_path, capsys, monkeypatch) -> None:
     """SIGTERM in the middle of the rows: exit 75, one sentence, no folder and no hidden one; then it goes through."""
     add = Written.add
@@ -273,8 +338,6 @@ def test_what_cannot_be_exported_is_one_sentence(scripted, run, tmp_path, capsys
 def test_seeds_that_have_changed_since_are_refused(scripted, tmp_path, capsys) -> None:
     """--seeds reads the seed file of the run as it was, by its hash."""
     mine = tmp_path / "mine.jsonl"
-    from pipeline.seeds import read_seed_text
-
     mine.write_text(read_seed_text(SEEDS))
     asyncio.run(run_to_end(scripted(target=10, seeds=str(mine)), tmp_path / "r", ScriptedEngine()))
     mine.write_text(read_seed_text(SEEDS) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import datasets
@@ -108,15 +109,24 @@ def test_kto_takes_wanted_and_unwanted_pairs_from_both_tables(run, tables, tmp_p
     assert all(row["prompt"].endswith("\n\n") for row in rows)
 
 
-def test_rows_of_self_instruct_have_no_system_sentence_of_their_own(scripted, tmp_path) -> None:
-    """The paper's sentences are for seeds and rows of backtranslation; with --seeds each row has that of its kind."""
+def test_no_sentence_tells_seeds_of_self_instruct_from_its_rows(scripted, tmp_path) -> None:
+    """With --seeds, the seeds of a self-instruct run come first, and neither they nor its rows have a system sentence,
+    until --system or the [tags] of a --config ask for one."""
     asyncio.run(run_to_end(scripted(target=20), tmp_path / "r", ScriptedEngine()))
-    assert main(["export", str(tmp_path / "r"), str(tmp_path / "a.jsonl"), "--format", "messages", "--seeds"]) == 0
-    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    first = {
-        kind: {row["messages"][0]["role"] for row in rows if row["recipe"] == kind}
-        for kind in ("seed", "self-instruct")
-    }
+    config = tmp_path / "c.toml"
+    tagged = 'recipe = "backtranslation"\n[corpus]\nsource = "a"\n[tags]\nseed = "By hand."\n'
+    config.write_text(f'{tagged}[engine]\nkind = "scripted"\n')
 
-    assert first == {"seed": {"system"}, "self-instruct": {"user"}}
-    assert [row["recipe"] for row in rows] == sorted(row["recipe"] for row in rows)  # the seeds first
+    def sentences(name: str, *options: str) -> dict[str, set[str | None]]:
+        out, found = tmp_path / name, defaultdict(set)
+        assert main(["export", str(tmp_path / "r"), str(out), "--format", "messages", "--seeds", *options]) == 0
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        for row in rows:
+            first = row["messages"][0]
+            found[row["recipe"]].add(first["content"] if first["role"] == "system" else None)
+        assert [row["recipe"] for row in rows] == sorted(row["recipe"] for row in rows)  # the seeds first
+        return found
+
+    assert sentences("a.jsonl") == {"seed": {None}, "self-instruct": {None}}
+    assert sentences("b.jsonl", "--system", "Be brief.") == {"seed": {"Be brief."}, "self-instruct": {"Be brief."}}
+    assert sentences("c.jsonl", "--config", str(config)) == {"seed": {"By hand."}, "self-instruct": {None}}

@@ -75,6 +75,8 @@ def test_a_hub_that_refuses_or_is_away_is_one_sentence(tmp_path) -> None:
     assert "refuses it (status 403)" in refused.stderr
     assert "cannot be reached" in away.stderr
     for done in (refused, away):
+        assert f"`hf upload me/rows {tmp_path}" in done.stderr
+        assert " . --repo-type dataset --private --delete 'data/*'`" in done.stderr
         assert done.stderr.count("\n") == 1
         assert TOKEN not in done.stderr
     assert (tmp_path / "one" / "README.md").is_file()
@@ -107,3 +109,29 @@ def test_without_the_package_a_push_says_so(tmp_path, capsys, monkeypatch) -> No
 
     assert main(["export", SEEDS, str(tmp_path / "rows"), "--format", "messages", "--push", "me/rows"]) == 2
     assert "huggingface_hub, which is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["me/a--b", "me/a..b", "me/x.git", "rows"])
+def test_a_name_that_the_hub_does_not_take_is_refused_first(tmp_path, capsys, monkeypatch, name) -> None:
+    """Before any row is written, in one sentence."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+
+    assert main(["export", SEEDS, str(tmp_path / "rows"), "--format", "messages", "--push", name]) == 2
+    assert capsys.readouterr().err.startswith(f"instructmill: --push {name}: ")
+    assert not (tmp_path / "rows").exists()
+
+
+def test_an_interrupted_push_leaves_the_folder_and_says_how_to_go_on(tmp_path, capsys, monkeypatch) -> None:
+    """Ctrl-C while the hub is written to: exit 75, and the command that sends what is there."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", interrupted)
+
+    assert main(["export", SEEDS, str(tmp_path / "rows"), "--format", "messages", "--push", "me/rows"]) == 75
+    words = capsys.readouterr().err
+    assert f"interrupted; {tmp_path / 'rows'} is whole and stays" in words
+    assert "`hf upload me/rows " in words
+    assert (tmp_path / "rows" / "README.md").is_file()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.export_rows import Row, Source, open_source
-from pipeline.export_split import Split, family, is_for_test
+from pipeline.export_split import Split, family, is_for_test, share_that_splits
 from pipeline.rounds import round_config
 from pipeline.testing import ScriptedEngine, run_to_end
 
@@ -158,3 +158,13 @@ def test_the_share_is_that_of_families() -> None:
     assert 400 < len(small) < 600
     assert small < large
     assert not any(is_for_test(name, 0.0) for name in names)
+
+
+@settings(deadline=None)
+@given(names=st.sets(st.text(max_size=9), max_size=12))
+def test_the_share_that_is_named_splits(names) -> None:
+    """Where a share is named, it sets some families aside and leaves some; where none is, no hundredth does both."""
+    shares = [hundredth / 100 for hundredth in range(100)]
+    splitting = [share for share in shares if {is_for_test(name, share) for name in names} == {True, False}]
+
+    assert share_that_splits(names) == min(splitting, default=None)

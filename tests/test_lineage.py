@@ -252,6 +252,8 @@ def test_a_pair_that_was_scored_again(backtranslation, tables, capsys, tmp_path)
     assert f"{before['score']}, expected {before['score_expected']:.2f}" in out.split("round 1")[1]
     assert "by two" in out.split("round 1")[0]
     assert f"the text of {row['source']['id']}" in out
+    assert main(["inspect", str(tmp_path / "c"), "--id", f"{before['id'].split('/')[0]}/999/0"]) == 2
+    assert "has no such row" in capsys.readouterr().err  # and not that a unit of the other run is not committed
 
 
 # On the terminal
@@ -290,3 +292,20 @@ def test_a_lineage_is_shown_and_not_obeyed(scripted, tables, capsys, tmp_path):
         assert "\\x1b[2J" in out
         assert "[bold]text" in out
         assert not {"\x1b", "\x07", "\u202e"} & set(out)
+
+
+def test_a_text_of_the_corpus_shows_its_rows(backtranslation, tables, tmp_path, capsys):
+    """`inspect --id` of a text, as a lineage names it, shows the rows and the rejects that were made of it."""
+    asyncio.run(run_to_end(backtranslation(), tmp_path / "b", ScriptedEngine()))
+    rows = tables(tmp_path / "b")
+    for kind in ("data", "rejected"):
+        source = rows[kind][-1]["source"]["id"]
+        assert main(["inspect", str(tmp_path / "b"), "--id", source]) == 0
+        told = capsys.readouterr().out
+
+        assert f"made of the text of {source}: rows of {kind}/" in told
+        assert all(
+            (row["id"] in told) == (row["source"]["id"] == source) for row in rows[kind] if row["id"] is not None
+        )
+    assert main(["inspect", str(tmp_path / "b"), "--id", "corpus.jsonl#999"]) == 2
+    assert "has no such row, instruction or seed" in capsys.readouterr().err

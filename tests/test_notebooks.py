@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -191,9 +193,9 @@ def test_both_rounds_are_shown(done, judged, tables):
     rows = [row for kind in ("data", "rejected") for row in tables(judged)[kind] if row["scores"]]
     text = said(done["04"])
     for place, judge in enumerate(("one", "two")):
-        scores = [row["scores"][place]["score"] or 0 for row in rows]
+        scores = [score for row in rows if (score := row["scores"][place]["score"]) is not None]
         five, four = (sum(score >= least for score in scores) for least in (5, 4))
-        shares = [f"{five}", f"({five / len(rows):.1%})", f"{four}", f"({four / len(rows):.1%})"]
+        shares = [f"{five}", f"({five / len(scores):.1%})", f"{four}", f"({four / len(scores):.1%})"]
         assert [words[2:6] for words in lines(text, "round", str(place + 1), judge)] == [shares]
     moved = Counter(tuple(score["score"] for score in row["scores"]) for row in rows)
     files = Counter(row["source"]["id"].split("#")[0] for row in rows)
@@ -218,6 +220,37 @@ def test_the_export_is_shown_and_goes_away(done, instructed, jupyter, tmp_path):
     assert text.count("<|im_start|>user") == text.count("<|im_start|>assistant") == 3
     assert "data/train-00000-of-00001.parquet" in text
     assert list((jupyter / "TMPDIR").iterdir()) == []
+
+
+def test_the_lines_that_begin_a_training_need_no_test_split():
+    """05's last snippet runs on an export with a test split, which it evaluates on, and on one without."""
+    (lines,) = re.findall(
+        r"```python\n(.*?)```", "".join(nbformat.read(NOTEBOOKS["05"], 4).cells[-1].source), re.DOTALL
+    )
+    lines = "\n".join(line for line in lines.splitlines() if " import " not in line)
+    for rows in ({"train": [1, 2]}, {"train": [1, 2], "test": [3]}):
+        trainer = MagicMock()
+        config = MagicMock()
+        exec(lines, {"load_dataset": lambda _, rows=rows: rows, "SFTTrainer": trainer, "SFTConfig": config})
+
+        assert trainer.call_args.kwargs["train_dataset"] == [1, 2]
+        assert trainer.call_args.kwargs["eval_dataset"] == rows.get("test")
+        assert config.call_args.kwargs["eval_strategy"] == ("steps" if "test" in rows else "no")
+
+
+def test_the_readmes_line_executes_a_notebook_on_a_run_of_the_clone(instructed, jupyter, tmp_path):
+    """The README's `jupyter execute` line, in the root of a clone, shows the run under that root."""
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(instructed)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^    (INSTRUCTMILL_RUN=.* execute .*)$", readme, re.MULTILINE)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=300)
+
+    assert f"run t in {tmp_path}/runs/demo: finished" in said(nbformat.read(tmp_path / "runs" / "seen.ipynb", 4))
 
 
 def test_a_run_is_only_read(done, before, instructed, judged):

@@ -26,6 +26,7 @@ from pipeline.config import parse_config
 from pipeline.errors import InputError
 from pipeline.novelty_files import Options, filter_file
 from pipeline.report import read_rows
+from pipeline.rounds import round_config
 from pipeline.row_files import read_pieces
 from pipeline.scoring import InProcess
 from pipeline.seeds import parse_seeds, read_seed_text
@@ -781,3 +782,19 @@ def test_sigterm_leaves_a_whole_file(tmp_path: Path, ending: str) -> None:
     assert process.returncode == 75, err
     assert "interrupted" in err
     assert 0 < len(read(out)) < len(rows)
+
+
+def test_a_round_has_no_pool_and_says_what_to_do(backtranslation, tmp_path, capsys) -> None:
+    """A round of curate is refused with 2, alone, in --against and with --fill, naming what filters its rows."""
+    asyncio.run(run_to_end(backtranslation(), tmp_path / "one", ScriptedEngine()))
+    two = tmp_path / "round two"
+    asyncio.run(run_to_end(round_config(str(tmp_path / "one"), None, (), None), two, ScriptedEngine()))
+    file = write(tmp_path / "in.jsonl", [{"instruction": "a b"}])
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    for arguments in ([two], [two, "--fill"], [two, "--out", tmp_path / "out.jsonl"], [file, "--against", two]):
+        code, out, err = tell(capsys, *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "has no pool" in err
+        assert f"`instructmill export '{two}' rows.jsonl --format alpaca`" in err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files

@@ -19,8 +19,10 @@ from pipeline.config import parse_config
 from pipeline.errors import ContentFault, InputError, RunStopped
 from pipeline.page import page, write_page
 from pipeline.records import Completion, Reason, Request
+from pipeline.report import acceptance, made_of
 from pipeline.rounds import round_config
 from pipeline.runs import open_run
+from pipeline.survey import survey
 from pipeline.testing import ScriptedEngine, run_to_end, scripted_answer
 
 ALL = ["acceptance", "reasons", "scores", "novelty", "diversity", "seeds", "lengths", "engines", "rows", "refused"]
@@ -79,12 +81,27 @@ def test_a_finished_run_of_self_instruct(finished, its_page) -> None:
 
     assert found.ids == [id for id in ALL if id != "scores"] + ["about"]
     assert "t finished the target of 60 instructions is reached" in found.text
-    assert f"accepted rows {run.counters.examples:,} of {run.counters.units:,} units" in found.text
+    assert f"accepted rows {run.counters.examples:,} {made_of(run)}" in found.text
     assert f"60 of {run.counters.candidates:,} candidates were admitted" in found.text
     assert found.drawings == 6  # not of engine time, which an engine in this process does not count
     assert "self-instruct" in found.text
     assert all(prompt["hash"] in found.text for prompt in run.manifest["prompts"].values())
     assert run.manifest["versions"]["pyarrow"] in found.text
+
+
+def test_the_page_says_what_the_screen_says(scripted, tmp_path, capsys) -> None:
+    """What rows came of, and the share admitted over the run and over its last tenth, are the same in both."""
+    asyncio.run(run_to_end(scripted(target=120, shards={"rows": 8}), tmp_path / "r", ScriptedEngine()))
+    run, text = runs.read(tmp_path / "r"), read(tmp_path / "r").text
+    assert main(["report", str(tmp_path / "r")]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    share = acceptance(survey(run, sample=0))
+
+    assert share.endswith("% in the last tenth")
+    assert f"candidates were admitted, {share}." in text
+    assert f"candidates, {share}" in told
+    assert f"{run.counters.examples} of {run.counters.instructions_with_rows} instructions" in told
+    assert f"accepted rows {run.counters.examples} of {run.counters.instructions_with_rows} instructions" in text
 
 
 def test_rows_stand_with_what_they_grew_from(finished, its_page) -> None:
@@ -124,7 +141,7 @@ def test_a_run_of_backtranslation_and_its_next_round(backtranslation, tmp_path) 
     assert "the corpus is at its end" in first.text
     assert "corpus.jsonl#3 (https://example.org/0)" in first.text
     assert "scores" in second.ids
-    assert "novelty" not in second.ids
+    assert not {"novelty", "seeds"} & set(second.ids)  # it looked for no nearest, and has no seeds
     assert "Pairs by their score in the round before, and now." in second.text
     assert f"pairs of {tmp_path / 'one'}" in second.text
 

@@ -244,6 +244,14 @@ def test_an_id_of_curate_is_found(pairs, tables, tmp_path):
         pytest.param("pool", {"min_score": 4}, "pool have no column 'score'", id="pool-has-no-score"),
         pytest.param("data", {"ids": "t/1/0/0"}, "give a list of ids", id="one-id"),
         pytest.param("data", {"units": (1, 2, 3)}, "the first unit and the one after the last", id="units"),
+        pytest.param("data", {"units": 5}, "units = 5: give the first unit and the one", id="one-unit"),
+        pytest.param("data", {"score": "5"}, "score = '5': give a whole number or a list", id="score-of-text"),
+        pytest.param("data", {"score": [4, None]}, r"score = \[4, None\]: give a whole number", id="no-score"),
+        pytest.param("data", {"min_score": "4"}, "min_score = '4': give a number", id="least-score-of-text"),
+        pytest.param("pool", {"parent": ["seed_1"]}, r"parent = \['seed_1'\]: give one id", id="parents"),
+        pytest.param("pool", {"ids": [1]}, r"ids = \[1\]: give a list of ids", id="numbers"),
+        pytest.param("rejected", {"reason": 5}, "reason = 5: give a reason or a list", id="reason-of-number"),
+        pytest.param("data", {"source": 1}, "source = 1: give one id", id="source"),
     ],
 )
 def test_a_filter_that_cannot_be_is_a_sentence(on_disk, kind, asked, words):
@@ -252,6 +260,20 @@ def test_a_filter_that_cannot_be_is_a_sentence(on_disk, kind, asked, words):
         table_of(runs.read(on_disk), kind).where(**asked)
 
     assert "\n" not in str(told.value)
+
+
+def test_how_many_rows(on_disk, tables):
+    """`len` is their number, of a view too; a sample of fewer than none is refused, as is a place that is none."""
+    run, rows = runs.read(on_disk), tables(on_disk)
+
+    assert len(run.examples) == len(rows["data"])
+    assert len(run.pool.where(units=(0, 2))) == sum(row["unit"] < 2 for row in rows["pool"]) > 0
+    assert run.pool.sample(0) == []
+    for count in (-1, "3"):
+        with pytest.raises(InputError, match=f"count = {count!r}: give a whole number of at least 0"):
+            run.examples.sample(count)
+    with pytest.raises(InputError, match="None is no run folder; give its path"):
+        runs.read(None)
 
 
 # Forms
@@ -425,6 +447,31 @@ def test_a_folder_without_a_run(capsys, tmp_path, s3):
         assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("lost", ["manifest.json", "commits"])
+def test_a_run_that_lost_its_manifest_or_its_ledger(on_disk, scripted, capsys, lost):
+    """It is called damaged with what is missing, by who reads it and by who goes on with it, and nothing is removed."""
+    (on_disk / ".run" / lost).rename(on_disk.parent / lost)
+    before = sorted(on_disk.rglob("*"))
+    for command in ("status", "inspect", "verify"):
+        assert main([command, str(on_disk)]) == 2
+        told = capsys.readouterr().err
+        assert f"{on_disk}: a damaged run: " in told
+        assert f".run/{lost}" in told
+        assert told.count("\n") == 1
+    with pytest.raises(InputError, match="a damaged run"):
+        runs.open_run(scripted(target=120, name="t"), on_disk)
+    assert sorted(on_disk.rglob("*")) == before
+
+
+def test_a_data_set_is_no_damaged_run(tmp_path, capsys):
+    """A folder with shards of somebody else's in data/ holds no run, and is not called a damaged one."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-00000-of-00001.parquet").touch()
+
+    assert main(["status", str(tmp_path)]) == 2
+    assert "the folder holds no run" in capsys.readouterr().err
+
+
 def test_a_run_of_a_newer_version(on_disk, capsys):
     """A manifest or tables of a version to come are refused in one sentence, before a shard is read."""
     manifest = json.loads((on_disk / ".run" / "manifest.json").read_text())
@@ -522,3 +569,9 @@ def test_a_file_that_no_commit_names_is_not_read(on_disk, tables):
     pq.write_table(pa.Table.from_pylist(rows), on_disk / "pool" / "pool-000099.parquet")
 
     assert list(runs.read(on_disk).pool) == rows
+
+
+def test_an_id_with_a_number_without_end_is_no_id_of_a_run():
+    """It is looked up like any other, and is no fault of ours."""
+    assert views.place_in("t", f"t/{'9' * 5000}/0") is None
+    assert views.place_in("t", "t/12/0") == (12, 0)

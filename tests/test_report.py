@@ -23,9 +23,9 @@ from pipeline.driver import Driver
 from pipeline.errors import InputError
 from pipeline.reading import Snapshot, open_folder
 from pipeline.records import Completion, Reason, Request, Stage
-from pipeline.report import History, count_lines, read_rows, row_lines, status, status_text, summary
+from pipeline.report import History, count_lines, read_history, read_rows, row_lines, status, status_text, summary
 from pipeline.report_screen import Bars, draw_report, score_lines
-from pipeline.runs import open_run, read
+from pipeline.runs import open_run, read, read_events
 from pipeline.score_counts import Round
 from pipeline.survey import Survey, survey
 from pipeline.tables import evenly
@@ -350,16 +350,17 @@ def pairs_of(*scores: tuple[int | None, ...]) -> Survey:
 
 
 def test_each_round_has_a_line_and_the_newest_its_scores() -> None:
-    """Mean, A5, A4 and what has no score, of every round; counts and shares of 5 to 1, of the newest."""
+    """What was asked and scored of every round; mean, A5, A4 and the bars of the newest, which come to 100 %, are of
+    what was scored."""
     lines = list(score_lines(pairs_of((1,), (5,), (5,), (4,), (None,)), Bars("#", 4)))
 
-    assert lines[0] == ("round 1", "5", "scored by judge-1, mean 3.75, A5 40.0%, A4 60.0%, 1 not a score")
+    assert lines[0] == ("round 1", "5", "asked, 4 scored by judge-1: mean 3.75, A5 50.0%, A4 75.0%")
     assert lines[1:] == [
-        ("  5", "2", " 40% ####"),
-        ("  4", "1", " 20% ##"),
+        ("  5", "2", " 50% ####"),
+        ("  4", "1", " 25% ##"),
         ("  3", "0", "  0% "),
         ("  2", "0", "  0% "),
-        ("  1", "1", " 20% ##"),
+        ("  1", "1", " 25% ##"),
     ]
 
 
@@ -368,15 +369,71 @@ def test_the_move_is_a_table_of_before_by_now() -> None:
     lines = list(score_lines(pairs_of((1, 2), (2, 4), (5, 5), (5, 3), (4, None)), Bars("#", 4)))[-8:]
 
     assert lines[0] == ("moved", "5", "20% the same, 40% up, 20% down, 20% without a score in one of the two")
-    assert [(label.split(), said.split()) for label, _, said in lines[1:]] == [
-        (["before", "\\", "now"], ["1", "2", "3", "4", "5", "none"]),
-        (["1"], ["0", "1", "0", "0", "0", "0"]),
-        (["2"], ["0", "0", "0", "1", "0", "0"]),
-        (["3"], ["0", "0", "0", "0", "0", "0"]),
-        (["4"], ["0", "0", "0", "0", "0", "1"]),
-        (["5"], ["0", "0", "1", "0", "1", "0"]),
-        (["none"], ["0", "0", "0", "0", "0", "0"]),
+    assert [label.split() for label, _, said in lines[1:] if not said] == [
+        ["before", "\\", "now", "1", "2", "3", "4", "5", "none"],
+        ["1", "0", "1", "0", "0", "0", "0"],
+        ["2", "0", "0", "0", "1", "0", "0"],
+        ["3", "0", "0", "0", "0", "0", "0"],
+        ["4", "0", "0", "0", "0", "0", "1"],
+        ["5", "0", "0", "1", "0", "1", "0"],
+        ["none", "0", "0", "0", "0", "0", "0"],
     ]
+    assert max(2 + len(label) for label, *_ in lines) <= 60
+
+
+def test_a_narrow_terminal_has_the_move_in_whole_rows(paid, capsys, monkeypatch) -> None:
+    """On 60 columns each score before has one line with all its numbers."""
+    monkeypatch.setenv("COLUMNS", "60")
+    rounds = pairs_of((1, 2), (2, 4), (5, 5), (5, 3), (4, None))
+    draw_report(paid[0], replace(paid[1], rounds=rounds.rounds, moves=rounds.moves), History())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+    start = next(place for place, line in enumerate(lines) if "before" in line)
+
+    assert [line.split() for line in lines[start : start + 3]] == [
+        ["before", "\\", "now", "1", "2", "3", "4", "5", "none"],
+        ["1", "0", "1", "0", "0", "0", "0"],
+        ["2", "0", "0", "0", "1", "0", "0"],
+    ]
+    assert max(map(len, lines[start : start + 7])) <= 60
+
+
+def test_a_reason_is_never_cut(folder, capsys, monkeypatch) -> None:
+    """On 40 columns, too, each reason is one that --reason takes."""
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["inspect", str(folder), "--rejected", "-n", "1"]) == 0
+    words = capsys.readouterr().out.split()
+
+    assert set(read(folder).rejects.arrow(["reason"])["reason"].to_pylist()) <= set(words)
+
+
+def test_what_has_no_rejects_is_not_told_to_look_at_them(scripted, tmp_path, capsys) -> None:
+    """`inspect --rejected` is suggested only where something was refused."""
+    open_run(scripted(), tmp_path / "r").close()
+
+    assert "--rejected" not in shown(capsys, tmp_path / "r")
+
+
+def test_a_finished_run_that_is_started_again_ended_when_it_did(scripted, tmp_path, monkeypatch) -> None:
+    """A start that finds the run complete is no attempt, and neither its time nor its target is the run's."""
+    asyncio.run(run_to_end(scripted(target=20), tmp_path / "r", ScriptedEngine()))
+    before, facts = read_history(read(tmp_path / "r")), status(tmp_path / "r")
+    ended = [event["time"] for event in read_events(tmp_path / "r") if event["event"] == "commit"][-1]
+    monkeypatch.setattr("pipeline.runs.time.time", lambda: ended + 1000)
+    for target in (20, 10):
+        open_run(scripted(target=target), tmp_path / "r").close()
+    run = read(tmp_path / "r")
+
+    assert read_history(run) == before
+    assert before.last == ended
+    assert survey(run, sample=0).attempts == 1
+    assert status(tmp_path / "r") == facts
+
+
+def test_a_second_of_work_has_no_hourly_rate(folder, capsys) -> None:
+    """Of a run that was at work for less than 10 seconds nothing is said of an hour."""
+    assert 0 < survey(read(folder), sample=0).throughput.hours < 10 / 3600
+    assert "an hour" not in (told := shown(capsys, folder))
+    assert "tokens a second generated" in told
 
 
 def test_what_is_told_of_many_reasons() -> None:
