@@ -65,7 +65,8 @@ class BudgetSettings(Settings):
     units: int | None = Field(None, ge=1)
     """Units of work."""
     hours: float | None = Field(None, gt=0)
-    """Hours of running. The one budget that depends on time: it gives a prefix of the same rows."""
+    """Hours of running, without waiting for engines. The one budget that depends on time: it gives a prefix of the same
+    rows."""
 
 
 class ExhaustionSettings(Settings):

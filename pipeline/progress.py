@@ -6,8 +6,7 @@ import asyncio
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
 
 from pipeline.console import clock, write_line
 from pipeline.driver import Driver
@@ -17,30 +16,6 @@ from pipeline.unit import Units
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
 RATE_OF_S = 300.0  # the time left is guessed from what was done in so many seconds
-
-T = TypeVar("T")
-
-
-async def while_waiting(work: Awaitable[T], what: str, quiet_s: float = 0.0) -> T:
-    """Await `work` under a line that says what is waited for and since when, once that is longer than `quiet_s`."""
-    drawn = False
-
-    async def draw() -> None:
-        nonlocal drawn
-        began = time.monotonic()
-        await asyncio.sleep(quiet_s)
-        drawn = True
-        while True:
-            write_line(f"{clock(time.monotonic() - began)}  {what}")
-            await asyncio.sleep(LIVE_EVERY_S if sys.stderr.isatty() else PLAIN_EVERY_S)
-
-    drawing = asyncio.create_task(draw())
-    try:
-        return await work
-    finally:
-        drawing.cancel()
-        if drawn and sys.stderr.isatty():
-            sys.stderr.write("\n")
 
 
 async def log_engines(driver: Driver, note: Callable[..., None]) -> None:
