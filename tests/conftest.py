@@ -165,18 +165,23 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "r") if request.param == "disk" else request.getfixturevalue("s3")
 
 
-@pytest.fixture(scope="session")
-def without_ray_and_vllm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment for processes in which Ray, vLLM, torch and transformers cannot be imported, and with no key."""
-    folder = tmp_path_factory.mktemp("blocked")
+def block_imports(folder: Path, *names: str) -> None:
+    """Processes that have this folder on their PYTHONPATH cannot import the packages of these names."""
     (folder / "sitecustomize.py").write_text(
         "import sys\n"
         "class Blocked:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name in ('ray', 'vllm', 'torch', 'transformers'):\n"
+        f"        if name.split('.')[0] in {names!r}:\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Blocked())\n"
     )
+
+
+@pytest.fixture(scope="session")
+def without_ray_and_vllm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment for processes in which Ray, vLLM, torch and transformers cannot be imported, and with no key."""
+    folder = tmp_path_factory.mktemp("blocked")
+    block_imports(folder, "ray", "vllm", "torch", "transformers")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
     environment.pop("OPENAI_API_KEY", None)
     return environment

@@ -63,11 +63,6 @@ def test_a_very_long_text_is_looked_at_in_part():
     assert verb_and_noun("of the " * 300_000 + ". Write a poem.") == (None, None)
 
 
-def test_memory_does_not_grow_with_the_words():
-    """What is known of words is kept for so many of them and no more."""
-    assert diversity._lemmas.cache_info().maxsize == 50_000
-
-
 def test_a_missing_extra_is_one_sentence(monkeypatch):
     """Without the dictionary the sentence names the extra that brings it."""
     monkeypatch.setitem(sys.modules, "lemminflect", None)

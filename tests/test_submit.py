@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with a configuration in it and one below."""
-    folder = tmp_path / "work"
+    folder = tmp_path / "job"
     (folder / "configs").mkdir(parents=True)
     (folder / "night.toml").write_text(SCRIPTED)
     (folder / "configs" / "long night.toml").write_text(SCRIPTED)
@@ -98,7 +98,7 @@ def test_a_run_folder_must_outlive_the_job(here):
 def test_the_configuration_must_be_in_what_is_sent(here, tmp_path, monkeypatch):
     """A configuration outside of the working dir, or that is not there, and a working dir that is not, are refused."""
     (tmp_path / "outside.toml").write_text(SCRIPTED)
-    with pytest.raises(InputError, match=r"\.\./outside\.toml lies outside of the working dir .*/work"):
+    with pytest.raises(InputError, match=r"\.\./outside\.toml lies outside of the working dir .*/job"):
         job("../outside.toml")
     with pytest.raises(InputError, match=r"absent\.toml: there is no such configuration file"):
         job("absent.toml")
@@ -130,7 +130,7 @@ def test_what_the_run_reads_is_checked_before_it_is_sent(here, tmp_path):
     with pytest.raises(InputError, match=r"seeds = '\.\./seeds\.jsonl' lies outside of what the job gets"):
         job("night.toml", "seeds=../seeds.jsonl")
     with pytest.raises(InputError, match="lies outside of what the job gets"):  # the job's folder has another name
-        job("night.toml", "seeds=../work/configs/seeds.jsonl")
+        job("night.toml", "seeds=../job/configs/seeds.jsonl")
 
 
 def test_no_model_is_looked_for_here(here):
@@ -162,7 +162,7 @@ def test_a_model_folder_beside_the_configuration_goes_along_or_is_refused(here, 
     with pytest.raises(InputError, match=rf"^{key} = '\./absent' is no name on the hub, and not in what the job gets"):
         job("night.toml", *overrides, override % "./absent")
     with pytest.raises(InputError, match="is a folder here, and not in what the job gets"):  # named otherwise there
-        job("night.toml", *overrides, override % "../work/models/mine")
+        job("night.toml", *overrides, override % "../job/models/mine")
     assert job("night.toml", *overrides, override % "Qwen/Qwen3-8B").remarks == ()
 
 

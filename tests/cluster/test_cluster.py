@@ -19,6 +19,7 @@ from actors.messages import Answer, Call, Gauges, News, Ready, Refused, StartFai
 from pipeline.engine_settings import EngineSettings, ScriptedSettings
 from pipeline.errors import ContentFault, InputError, RunStopped
 from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Stage
+from tests.conftest import block_imports
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("ray_session")]
 
@@ -161,14 +162,7 @@ async def test_a_start_that_fails_says_why() -> None:
 
 async def test_a_node_without_the_package_is_named(tmp_path, monkeypatch) -> None:
     """An actor whose process cannot import InstructMill ends the start with its node's address and what to install."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Blocked:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('actors', 'pipeline', 'prompts'):\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Blocked())\n"
-    )
+    block_imports(tmp_path, "actors", "pipeline", "prompts")
     monkeypatch.setattr(cluster, "PASSED_ON", ("PYTHONPATH",))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     settings = EngineSettings(kind="scripted", count=1, num_gpus=0)

@@ -25,6 +25,7 @@ from pipeline.runs import read_events
 from pipeline.shards import read_commits
 from pipeline.storage import LocalFolder
 from tests.cluster.head import Head, free_ports
+from tests.conftest import block_imports
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -252,14 +253,7 @@ def test_a_node_without_the_package_is_given_up(head, submit, tables, tmp_path):
     gives such a node up when it joins, says so once, and ends with all its rows."""
     blocked = tmp_path / "blocked"
     blocked.mkdir()
-    (blocked / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Blocked:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('actors', 'pipeline', 'prompts'):\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Blocked())\n"
-    )
+    block_imports(blocked, "actors", "pipeline", "prompts")
     run = tmp_path / "run"
     going = submit(SLOW, "engine.max=3", "engine.resources={mixed_slot=1}")
     wait_for(lambda: len(in_log(run, "engine_ready")) == 2 if run.exists() else False, going)
