@@ -5,7 +5,6 @@ Of a run that is still going these are the rows of the commits that were there w
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.reading import open_folder
 from pipeline.records import Reason, Seed
 from pipeline.runs import is_running
-from pipeline.seeds import parse_seeds, read_seed_text
+from pipeline.seeds import parse_seeds, read_seed_text, seeds_of
 from pipeline.shards import Commit, read_tables
 from pipeline.storage import OBJECT_STORES, Folder, folder_at
 
@@ -115,16 +114,9 @@ def open_source(source: str, *, scored: bool = False, seeds: bool = False) -> So
 
 
 def _seeds_of(manifest: dict[str, Any], source: str) -> list[Seed]:
-    """The seed tasks that a run began with, as long as their file is what it was."""
-    entry = manifest.get("seeds")
-    if entry is None:
+    if "seeds" not in manifest:
         raise InputError(f"--seeds: {source} is a run of curate, which has no seeds; leave it out")
-    text = read_seed_text(entry["source"])
-    if hashlib.sha256(text.encode()).hexdigest() != entry["sha256"]:
-        raise InputError(
-            f"--seeds: {entry['source']} has changed since the run began; put it back, or leave --seeds out"
-        )
-    return parse_seeds(text, entry["source"])
+    return seeds_of(manifest)
 
 
 def _seed_rows(tasks: Sequence[Seed]) -> Iterator[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.reading import ANCESTORS, Snapshot
-from pipeline.seeds import parse_seeds, read_seed_text
+from pipeline.seeds import seeds_of
 from pipeline.tables import place_in
 
 _COLUMNS = ["instruction_id", "instruction", "unit", "parents", "nearest_id", "nearest_score"]
@@ -191,14 +190,7 @@ class _Elsewhere:
 
     def _read(self) -> None:
         self._texts = {}
-        entry = self._run.manifest.get("seeds")
-        if entry is None:
-            return
         try:
-            text = read_seed_text(entry["source"])
-            if hashlib.sha256(text.encode()).hexdigest() != entry["sha256"]:
-                self._fault = f"the seed file {entry['source']} has changed since this run began"
-                return
-            self._texts = {seed.id: seed.instruction for seed in parse_seeds(text, entry["source"])}
+            self._texts = {seed.id: seed.instruction for seed in seeds_of(self._run.manifest)}
         except InputError as error:
             self._fault = str(error)

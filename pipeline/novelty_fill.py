@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from pipeline.row_files import ending, read_pieces
 from pipeline.row_writer import require_new
 from pipeline.runs import is_running
 from pipeline.scoring import Scorer
-from pipeline.seeds import parse_seeds, read_seed_text
+from pipeline.seeds import seeds_of
 from pipeline.storage import folder_at
 
 FILLED = pa.schema([("instruction_id", pa.string()), ("nearest_id", pa.string()), ("nearest_score", pa.float64())])
@@ -78,24 +76,10 @@ def fill(folder: Path, out: Path | None = None, workers: int = 0) -> str:
 
 def held_first(manifest: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Ids and instructions of what a run's pool began with: its seeds, then what it had from other runs."""
-    names, texts = seeds_of(manifest)
+    seeds = seeds_of(manifest)
+    names, texts = [seed.id for seed in seeds], [seed.instruction for seed in seeds]
     for entry in manifest.get("imports", ()):
         for each in other_run(entry["folder"], "pool.from", [entry], pinned_only=True).instructions():
             names.append(each.id)
             texts.append(each.instruction)
     return names, texts
-
-
-def seeds_of(manifest: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Ids and instructions of a run's seeds. Raises InputError where their file is not what it was."""
-    if "seeds" not in manifest:
-        return [], []
-    source = manifest["seeds"]["source"]
-    text = read_seed_text(source)
-    if hashlib.sha256(text.encode()).hexdigest() != manifest["seeds"]["sha256"]:
-        raise InputError(
-            f"seeds = {source!r}: the file is not what it was when run {manifest['run']} began (its SHA-256 differs); "
-            "put back that file"
-        )
-    seeds = parse_seeds(text, source)
-    return [seed.id for seed in seeds], [seed.instruction for seed in seeds]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +45,23 @@ def parse_seeds(text: str, path: str) -> list[Seed]:
         lines_of[seed.id] = number
         seeds.append(seed)
     return seeds
+
+
+def seeds_of(manifest: Mapping[str, Any]) -> list[Seed]:
+    """The seed tasks that a run began with; none where it has no seed file.
+
+    Raises InputError where their file cannot be read, or is not what it was.
+    """
+    entry = manifest.get("seeds")
+    if entry is None:
+        return []
+    text = read_seed_text(entry["source"])
+    if hashlib.sha256(text.encode()).hexdigest() != entry["sha256"]:
+        raise InputError(
+            f"seeds = {entry['source']!r}: the file has changed since run {manifest['run']} began (its SHA-256 "
+            "differs); put it back"
+        )
+    return parse_seeds(text, entry["source"])
 
 
 def _parse_seed(line: str, where: str) -> Seed:

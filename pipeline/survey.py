@@ -22,11 +22,11 @@ from pipeline.errors import InputError
 from pipeline.histograms import Histogram, Tally
 from pipeline.novelty import NoveltyIndex
 from pipeline.novelty_files import DEFAULTS
-from pipeline.novelty_fill import seeds_of
 from pipeline.reading import Snapshot
 from pipeline.records import Reason
 from pipeline.runs import count_attempts
 from pipeline.score_counts import COLUMNS, Round, ScoreCounts
+from pipeline.seeds import seeds_of
 from pipeline.tables import Rows, evenly
 
 SAMPLE = 10_000  # instructions that are looked at one by one
@@ -294,7 +294,7 @@ def _novelty(run: Snapshot, admitted: _Admitted, refused: _Rejected, missing: di
 
 def _seeds(run: Snapshot, admitted: _Admitted, missing: dict[str, str]) -> Seeds | None:
     try:
-        _, seeds = seeds_of(run.manifest)
+        seeds = seeds_of(run.manifest)
     except InputError as error:
         missing["seeds"] = str(error)
         return None
@@ -304,7 +304,7 @@ def _seeds(run: Snapshot, admitted: _Admitted, missing: dict[str, str]) -> Seeds
     if not admitted.texts:
         return None
     index = NoveltyIndex(run.manifest["config"]["novelty"].get("tokenizer", DEFAULTS.tokenizer), floor=0.0)
-    index.extend(seeds)
+    index.extend([seed.instruction for seed in seeds])
     found = Tally(1, per_one=_SCORES)
     found.add([score for _, score in (near or (0, 0.0) for near in index.nearest_many(admitted.texts))])
     return Seeds(found.even(_SCORES // 2), len(seeds), len(admitted.texts), admitted.count)

@@ -343,4 +343,4 @@ def test_seeds_that_have_changed_since_are_refused(scripted, tmp_path, capsys) -
     mine.write_text(read_seed_text(SEEDS) + "\n")
 
     assert exported(tmp_path / "r", tmp_path / "f", "--seeds") == 2
-    assert "mine.jsonl has changed since the run began" in capsys.readouterr().err
+    assert "the file has changed since run" in capsys.readouterr().err

@@ -684,7 +684,7 @@ def test_fill_wants_the_seeds_of_the_run(tmp_path, capsys) -> None:
     code, _, err = tell(capsys, folder, "--fill")
 
     assert code == 2
-    assert f"seeds = {str(seeds)!r}: the file is not what it was when run t began" in err
+    assert f"seeds = {str(seeds)!r}: the file has changed since run t began" in err
     assert not (folder / ".run" / "nearest.parquet").exists()
 
 

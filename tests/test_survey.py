@@ -271,7 +271,7 @@ def test_a_changed_seed_file_is_said_and_all_else_is_found(scripted, tmp_path):
     found = survey(runs.read(tmp_path / "r"))
 
     assert found.seeds is None
-    assert "is not what it was when run t began" in found.missing["seeds"]
+    assert "has changed since run t began" in found.missing["seeds"]
     assert found.diversity.of == 20
 
 
