@@ -13,7 +13,7 @@ import pytest
 
 from actors.engine_pool import EnginePool
 from actors.messages import Answer, Call, EngineLost, Failed, Gauges, News, Ready, Refused, StartFailure, Where
-from pipeline.engine import Lost
+from pipeline.engine import Filling, Lost
 from pipeline.errors import ContentFault, InputError, RunStopped
 from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Stage
 
@@ -688,6 +688,16 @@ async def test_the_time_of_engines_is_whole() -> None:
         after = pool.use()
         assert 0 < after.lost[Lost.REDONE] <= after.full
         assert after.useful == after.full - after.lost[Lost.REDONE]
+
+
+async def test_while_novelty_workers_are_filled_engines_wait_for_novelty() -> None:
+    """The time of ready engines before the first unit is not called loading then."""
+    async with pool_of(FakeEngine(), spare_s=0.1) as pool:
+        await all_ready(pool)
+        pool.follow(Filling())
+        before = pool.use().lost.get(Lost.LOADING, 0.0)
+        await until(lambda: pool.use().lost.get(Lost.NOVELTY, 0.0) > 0.1)
+        assert pool.use().lost.get(Lost.LOADING, 0.0) == pytest.approx(before, abs=0.2)
 
 
 async def test_at_the_end_of_a_run_some_engine_always_stays() -> None:
