@@ -139,7 +139,9 @@ class EngineHandle(Protocol):
         ...
 
     async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
-        """Hand over calls and withdrawals; return what has finished since, within `hold_s` seconds or little more."""
+        """Hand over calls and withdrawals; return what has finished since, within `hold_s` seconds or little more.
+
+        An engine that has more requests than it decodes at once may gather for that long (`Gathering`)."""
         ...
 
     async def close(self, at_once: bool = False) -> None:

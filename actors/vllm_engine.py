@@ -26,11 +26,11 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from actors.code import code_hash, node_id
+from actors.gathering import Gathering
 from actors.messages import Answer, Call, Failed, News, Pulse, Ready, Refused, StartFailure, Where
 from actors.vllm_faults import Printed, start_failure
 from actors.vllm_stats import EngineCounts, core_ended
@@ -67,8 +67,7 @@ class VllmEngine:
         self._model = model
         self._settings = settings
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
-        self._answers: deque[Answer] = deque()
-        self._news = asyncio.Event()
+        self._gathering = Gathering(settings.max_num_seqs)
         self._thread: threading.Thread | None = None
         self._engine: LLMEngine | None = None
         self._ready = False
@@ -96,21 +95,14 @@ class VllmEngine:
         return await started
 
     async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
-        """Take calls and withdrawals; return what finished since the last exchange, within `hold_s`.
-
-        Nothing finished is an answer too, so that new calls can come in. After the first answer its neighbours are
-        waited for: fewer exchanges, and the step thread runs undisturbed.
-        """
+        """Take calls and withdrawals; return what finished since the last exchange, within `hold_s`. That may be
+        nothing, so that new calls can come in."""
         if self._engine is not None and core_ended(self._engine):
             _die("vLLM's engine core has ended")
         if calls or withdrawn:
+            self._gathering.take(calls, withdrawn)
             self._commands.put(_Command(calls, withdrawn))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(hold_s):
-                await self._news.wait()
-                await asyncio.sleep(hold_s / 2)
-        self._news.clear()
-        answers = tuple(self._answers.popleft() for _ in range(len(self._answers)))
+        answers = await self._gathering.answers(hold_s)
         return News(answers, self._counts.gauges(self._busy_s))
 
     async def ping(self) -> Pulse:
@@ -185,6 +177,7 @@ class VllmEngine:
     def _work(self, engine: LLMEngine, loop: asyncio.AbstractEventLoop) -> None:
         """Feed and step the engine until told to close."""
         while True:
+            ended: list[Answer] = []
             for command in self._waiting_commands():
                 if command.close:
                     return
@@ -193,16 +186,15 @@ class VllmEngine:
                     for call_id in command.withdrawn:
                         self._thoughts.pop(call_id, None)
                         self._weighed.pop(call_id, None)
-                for call in command.calls:
-                    self._add(engine, call)
+                ended += [refusal for call in command.calls if (refusal := self._add(engine, call))]
             self._unfinished = engine.get_num_unfinished_requests()
             if self._unfinished:
                 began = time.monotonic()
                 self._steps += 1
-                self._answers.extend(self._answer(output) for output in engine.step())
+                ended += [self._answer(output) for output in engine.step()]
                 self._busy_s += time.monotonic() - began
-            if self._answers and not self._news.is_set():
-                loop.call_soon_threadsafe(self._news.set)
+            if ended:
+                loop.call_soon_threadsafe(self._gathering.put, ended)
 
     def _waiting_commands(self) -> Iterator[_Command]:
         """All commands that wait; where the engine has nothing to do, wait for the first."""
@@ -212,7 +204,8 @@ class VllmEngine:
             while True:
                 yield self._commands.get_nowait()
 
-    def _add(self, engine: LLMEngine, call: Call) -> None:
+    def _add(self, engine: LLMEngine, call: Call) -> Answer | None:
+        """Hand a call to the engine; the answer where it does not take it."""
         from vllm.exceptions import GracefulHTTPError, VLLMClientError
         from vllm.inputs import TokensPrompt
 
@@ -221,8 +214,7 @@ class VllmEngine:
             step = self._step(engine, request) if request.weigh else None
             token_ids, thought = self._tokens(engine.get_tokenizer(), request, step)
         except ValueError as error:
-            self._answers.append(Answer(call.id, Refused(str(error))))
-            return
+            return Answer(call.id, Refused(str(error)))
         params = sampling_params(request, step)
         if thought is not None:
             params.skip_special_tokens = self._dropped is None
@@ -231,14 +223,14 @@ class VllmEngine:
             adapter = None if request.base else self._adapter
             engine.add_request(str(call.id), prompt, params, lora_request=adapter)
         except VLLMClientError as error:
-            self._answers.append(Answer(call.id, Refused(" ".join(str(error).split()))))
+            return Answer(call.id, Refused(" ".join(str(error).split())))
         except GracefulHTTPError as error:  # a queue limit of the user's own options: later there is room
-            self._answers.append(Answer(call.id, Failed(str(error))))
-        else:
-            if step is not None:
-                self._weighed[call.id] = request.choices, step
-            elif thought is not None:
-                self._thoughts[call.id] = thought
+            return Answer(call.id, Failed(str(error)))
+        if step is not None:
+            self._weighed[call.id] = request.choices, step
+        elif thought is not None:
+            self._thoughts[call.id] = thought
+        return None
 
     def _step(self, engine: LLMEngine, request: Request) -> Step:
         """How a weighed request's choices follow its lead, found once. Raises ValueError where they cannot."""

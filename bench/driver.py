@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from driver_engines import SimulatedEngine, Simulator, Texts
-from driver_meter import Meter, Stacks, Threads, worker_pids
+from driver_meter import Meter, Stacks, Threads
 
 from pipeline.config import Config, load_config
 from pipeline.driver import Driver
@@ -57,7 +57,7 @@ def configuration(options: argparse.Namespace, recipe: str, out: Path) -> Config
         "engine.kind=scripted",
         f"engine.scripted.capacity={slots}",
         f"engine.count={options.engines}",
-        f"window={options.window or options.engines * (25 if recipe == 'self-instruct' else 2 * slots)}",
+        f"window={options.window or options.engines * (64 if recipe == 'self-instruct' else 2 * slots)}",
         f"novelty.workers={options.workers}",
         f"shards.seconds={options.commit_s}",
     ]
@@ -112,12 +112,10 @@ async def measure(options: argparse.Namespace, recipe: str, held: int) -> Result
         stack.push_async_callback(engine_pool.close)
         await engine_pool.start()
         threads = Threads()
-        if run.segments is not None:
-            run.segments._write_part = threads.timed("corpus", run.segments._write_part)
         commit = threads.timed("writing", run.commit)
         driver = Driver(config, run.state, run.plan.recipe, engine_pool, commit, run.units)
         running = asyncio.create_task(driver.run())
-        meter = Meter(driver, engine_pool, simulators, worker_pids(), threads)
+        meter = Meter(driver, engine_pool, simulators, threads)
         await warm_up(options, running)
         stacks = Stacks()
         before = await meter.read()
@@ -192,9 +190,9 @@ def result(
     calls, wall = spent["answered"], spent["wall"]
     engine_s = wall / options.slow * options.engines
     published_s = engine_s / options.pace  # as the engines count it
-    named = ("cpu", "main threads", "python threads", "ray threads", "writing", "corpus")
+    named = ("cpu", "main threads", "python threads", "ray threads", "writing", "worker", "corpus")
     ms = {name: 1e3 * spent[name] / calls for name in named}
-    ms["simulators"], ms["worker"] = 1e3 * spent["engines cpu_s"] / calls, 1e3 * spent["worker cpu"] / calls
+    ms["simulators"] = 1e3 * spent["engines cpu_s"] / calls
     main = sum(stacks.seconds.values()) or 1.0
     parts = {part: ms["main threads"] * seconds / main for part, seconds in stacks.seconds.most_common()}
     rate = calls / engine_s
@@ -222,6 +220,7 @@ def result(
         "busy": spent["engines busy_s"] / published_s,
         "full": spent["engines full_s"] / published_s,
         "tokens_per_s_and_engine": spent["engines generated"] / engine_s,
+        "lost": {name: each / wall / options.engines for name, each in spent.items() if name.startswith("lost ")},
         "resent": spent["resent"],
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
@@ -246,12 +245,12 @@ def table(results: list[Result]) -> str:
         "",
         "CPU, ms a call:",
         "",
-        f"| recipe | pool | {' | '.join(parts)} | writing | corpus | Ray's threads | simulators | novelty worker |",
+        f"| recipe | pool | {' | '.join(parts)} | writing | Ray's threads | simulators | novelty worker | corpus |",
         "|---|---|" + "---|" * (len(parts) + 5),
     ]
     for one in results:
         spent = [one["main_ms_per_call"].get(part, 0.0) for part in parts]
-        spent += [one["ms_per_call"][name] for name in ("writing", "corpus", "ray threads", "simulators", "worker")]
+        spent += [one["ms_per_call"][name] for name in ("writing", "ray threads", "simulators", "worker", "corpus")]
         lines.append(f"| {one['recipe']} | {one['held']:,} | {' | '.join(f'{each:.3f}' for each in spent)} |")
     return "\n".join(lines)
 
@@ -264,7 +263,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--engines", type=int, default=64)
     parser.add_argument("--max-num-seqs", type=int, default=128)
     parser.add_argument("--pool", type=int, nargs="+", default=[20_000, 200_000])
-    parser.add_argument("--window", type=int, default=0, help="units; 0: 25 an engine, or twice its slots")
+    parser.add_argument("--window", type=int, default=0, help="units; 0: 64 an engine, or twice its slots")
     parser.add_argument("--hold", type=float, default=0, help="seconds an exchange gathers; 0: as a pool has it")
     parser.add_argument("--slow", type=float, default=4.0, help="how many times as long everything in an engine takes")
     parser.add_argument("--pace", type=float, default=2.8, help="engines so many times slower than the published rates")
@@ -273,7 +272,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--commit-s", type=float, default=20.0, help="shards.seconds")
     parser.add_argument("--simulators", type=int, default=2, help="processes")
     parser.add_argument("--workers", type=int, default=1, help="novelty workers")
-    parser.add_argument("--corpus", type=int, default=60_000, help="rows of the synthetic corpus")
+    parser.add_argument("--corpus", type=int, default=120_000, help="rows of the synthetic corpus")
     parser.add_argument("--plain-corpus", action="store_true", help="look for no repeated sentences or near duplicates")
     parser.add_argument("--judge", default="score", help="curation.mode")
     parser.add_argument("--one", nargs=2, metavar=("RECIPE", "POOL"), help=argparse.SUPPRESS)

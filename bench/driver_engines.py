@@ -2,7 +2,7 @@
 
 Each engine takes its own exchanges, as a real one does, and batches continuously: what waits is prefilled as soon as
 there is room for it among the sequences that are decoded, and all of these get one token in every step. Nothing runs
-between two exchanges: an exchange first computes what has happened since the last one.
+while time passes: an exchange computes what happens until it goes back, since nothing new comes in before.
 
 Rates. NVIDIA publishes tokens/s of Llama 3.1 8B in FP8 on one H100 SXM with as many requests as it holds (TensorRT-LLM,
 docs/source/performance/perf-overview.md, v1.0), by tokens of prompt and answer: 28,312 (128, 128), 15,220 (1000, 1000),
@@ -25,6 +25,7 @@ import random
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,9 +76,25 @@ class Engine:
     def add(self, sequence: Sequence) -> None:
         self._waiting.append(sequence)
 
-    def advance(self, now: float) -> None:
-        """Compute what happens until `now`."""
-        while self._clock < now:
+    @property
+    def short(self) -> bool:
+        """Whether it has fewer requests than it could decode."""
+        return len(self._running) + len(self._waiting) < self._most
+
+    def gather(self, now: float, hold_s: float) -> float:
+        """Compute what happens while an exchange that begins now gathers answers, by the rule of `Gathering`; when it
+        goes back. Nothing new comes in before."""
+        self.advance(now + hold_s / 2, lambda: bool(self.finished))
+        if not self.finished:
+            return now + hold_s / 2
+        first = max(now, self._clock)
+        self.advance(first + hold_s / 4)
+        self.advance(now + hold_s, lambda: self.short)
+        return max(first + hold_s / 4, min(self._clock, now + hold_s))
+
+    def advance(self, now: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Compute what happens until `now`, or until something is the case."""
+        while self._clock < now and not until():
             while self._waiting and len(self._running) < self._most:
                 self._prefill(self._waiting.popleft())
             if not self._running:
@@ -189,12 +206,12 @@ class Simulator:
 
     async def exchange(self, index: int, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
         """One engine's exchange: it takes calls, gathers answers for a while, and hands over what has ended."""
-        engine = self._engines[index]
-        engine.advance(self._now())
+        engine, now = self._engines[index], self._now()
+        engine.advance(now)
         for call in calls:
             engine.add(self._sequence(call))
-        await asyncio.sleep((self._hold_s or hold_s) * self._hold_slow)
-        engine.advance(self._now())
+        ends = engine.gather(now, (self._hold_s or hold_s) * self._hold_slow / self._slow)
+        await asyncio.sleep((ends - self._now()) * self._slow)
         self.exchanges += 1
         answers, engine.finished = tuple(engine.finished), []
         running, waiting = engine.holds

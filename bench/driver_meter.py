@@ -22,7 +22,7 @@ HZ = os.sysconf("SC_CLK_TCK")
 PARTS = {
     "exchange": ("actors/engine_pool", "actors/dispatch", "actors/messages", "bench/driver_engines", "actors/cluster"),
     "gate, novelty": ("pipeline/gate", "pipeline/novelty", "pipeline/pool", "pipeline/scoring", "actors/novelty_pool"),
-    "driver": ("pipeline/driver", "pipeline/counters", "pipeline/stops", "pipeline/runs", "pipeline/segment_store"),
+    "driver": ("pipeline/driver", "pipeline/counters", "pipeline/stops", "pipeline/runs", "pipeline/segment_"),
     "recipe": ("pipeline/",),
 }
 
@@ -89,17 +89,22 @@ def cpu_of_threads() -> dict[str, float]:
     return dict(seconds)
 
 
-def worker_pids() -> list[int]:
-    """The processes of the novelty workers, by the names that Ray gives them."""
-    pids = []
+# Processes that do a driver's work beside it, by what their command lines hold.
+BESIDE = {"worker": b"ray::NoveltyWorker", "corpus": b"pipeline.segment_process"}
+
+
+def beside() -> dict[str, list[int]]:
+    """The processes that work for this one, by what they do."""
+    found: dict[str, list[int]] = {name: [] for name in BESIDE}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if words.startswith(b"ray::NoveltyWorker") and is_ours(int(process.name)):
-            pids.append(int(process.name))
-    return pids
+        for name, sign in BESIDE.items():
+            if sign in words and is_ours(int(process.name)):
+                found[name].append(int(process.name))
+    return found
 
 
 def is_ours(pid: int) -> bool:
@@ -115,7 +120,7 @@ class Threads:
     """CPU time of what the driver does in threads, by name."""
 
     def __init__(self) -> None:
-        self.seconds = Counter({"writing": 0.0, "corpus": 0.0})
+        self.seconds = Counter({"writing": 0.0})
 
     def timed(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
         """The same, with its thread's time added to `name`."""
@@ -133,11 +138,9 @@ class Threads:
 class Meter:
     """Readings of everything that is counted, and the difference of two."""
 
-    def __init__(
-        self, driver: Driver, pool: Any, simulators: list[Any], worker_pids: list[int], threads: Threads
-    ) -> None:
+    def __init__(self, driver: Driver, pool: Any, simulators: list[Any], threads: Threads) -> None:
         self._driver, self._pool, self._simulators = driver, pool, simulators
-        self._worker_pids, self._threads = worker_pids, threads
+        self._threads = threads
 
     async def read(self) -> Counter[str]:
         reports = await asyncio.gather(*(simulator.report.remote() for simulator in self._simulators))
@@ -148,7 +151,8 @@ class Meter:
         values.update({"answered": stats.answered, "exchanges": stats.exchanges, "resent": stats.resent})
         values.update({"units": counters.units, "admitted": self._driver.state.pool.admitted})
         values.update({"wall": time.perf_counter(), "cpu": time.process_time()})
-        values.update({"worker cpu": sum(map(cpu_of, self._worker_pids))})
+        values.update({name: sum(map(cpu_of, pids)) for name, pids in beside().items()})
         values.update({f"{kind} threads": spent for kind, spent in cpu_of_threads().items()})
         values.update(self._threads.seconds)
+        values.update({f"lost {cause}": seconds for cause, seconds in self._pool.use().lost.items()})
         return values

@@ -16,7 +16,7 @@ from pipeline.engine_facts import facts_lines, facts_of, standing_line
 from pipeline.errors import InputError
 from pipeline.reading import Snapshot, open_folder
 from pipeline.runs import LOG, count_attempts, is_running, log_files, read_events
-from pipeline.segment_store import read_parts, tally_of
+from pipeline.segment_parts import read_parts, tally_of
 from pipeline.shards import Commit, read_tables
 from pipeline.storage import Place, folder_at
 

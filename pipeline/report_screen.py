@@ -14,7 +14,7 @@ from pipeline.console import clock, printable
 from pipeline.engine_facts import each_engine, facts_of
 from pipeline.models import full_name
 from pipeline.report import History, acceptance, made_of, moment, next_commands, rates, status, why
-from pipeline.segment_store import tally_of
+from pipeline.segment_parts import tally_of
 
 if TYPE_CHECKING:
     from pipeline.reading import Snapshot

@@ -22,9 +22,9 @@ from pipeline.plan import Plan, constants, make_plan, manifest_text
 from pipeline.pool import Pool
 from pipeline.reading import Snapshot, require_no_remains
 from pipeline.records import UnitResult
-from pipeline.segment_store import FOLDER as SEGMENTS
-from pipeline.segment_store import SegmentStore, read_parts
-from pipeline.segments import SegmentReader
+from pipeline.segment_parts import FOLDER as SEGMENTS
+from pipeline.segment_parts import read_parts
+from pipeline.segment_store import SegmentStore
 from pipeline.shards import (
     COMMITS,
     MANIFEST,
@@ -68,8 +68,7 @@ class Run:
         self._keep(self.commits[-1])
         self.segments: SegmentStore | None = None
         if plan.corpus is not None:
-            reader = SegmentReader(plan.corpus, plan.config.corpus)
-            self.segments = SegmentStore(folder, reader, self.attempt, plan.corpus.bytes)
+            self.segments = SegmentStore(folder, plan.corpus, self.attempt)
 
     def _remove_strangers(self) -> None:
         """Remove what no record names, once no other process can make a record that names it.

@@ -20,8 +20,8 @@ from pipeline.reading import open_folder
 from pipeline.records import Segment
 from pipeline.recount import COLUMNS, Recount, Table
 from pipeline.runs import is_running, read_events
-from pipeline.segment_store import FOLDER as SEGMENTS
-from pipeline.segment_store import Part, read_parts
+from pipeline.segment_parts import FOLDER as SEGMENTS
+from pipeline.segment_parts import Part, read_parts
 from pipeline.shards import COMMITS, MANIFEST, TABLES, Commit, decode, shard_name
 from pipeline.stops import Ended
 from pipeline.storage import Folder, Place, folder_at

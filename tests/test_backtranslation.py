@@ -15,7 +15,7 @@ from pipeline.errors import ContentFault, InputError
 from pipeline.records import Completion, Reason, Request, Stage
 from pipeline.report import status, summary
 from pipeline.runs import open_run
-from pipeline.segment_store import tally_of
+from pipeline.segment_parts import tally_of
 from pipeline.shards import read_commits
 from pipeline.testing import ScriptedEngine, run_to_end, scripted_answer
 

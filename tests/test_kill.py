@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.segment_store import tally_of
+from pipeline.segment_parts import tally_of
 from pipeline.shards import read_commits
 
 CONFIG = """

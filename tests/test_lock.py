@@ -18,8 +18,8 @@ from pipeline.driver import Driver
 from pipeline.errors import RunStopped
 from pipeline.lock import is_held, take
 from pipeline.runs import Run, open_run
-from pipeline.segment_store import FOLDER as SEGMENTS
-from pipeline.segment_store import read_parts
+from pipeline.segment_parts import FOLDER as SEGMENTS
+from pipeline.segment_parts import read_parts
 from pipeline.shards import TABLES, read_commits
 from pipeline.storage import folder_at
 from pipeline.testing import ScriptedEngine, run_to_end

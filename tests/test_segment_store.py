@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
-from pipeline import segment_store
+from pipeline import segment_process, segment_store
 from pipeline.backtranslation_settings import CorpusSettings
 from pipeline.errors import InputError, RunStopped
 from pipeline.launch import launch
 from pipeline.records import Segment
 from pipeline.runs import open_run
-from pipeline.segment_store import FOLDER, SegmentStore, read_parts, tally_of
+from pipeline.segment_parts import FOLDER, read_parts, tally_of
+from pipeline.segment_store import SegmentStore
 from pipeline.segments import SegmentReader
 from pipeline.sources import open_corpus
 from pipeline.testing import ScriptedEngine, run_to_end
@@ -29,7 +35,7 @@ def small_parts(monkeypatch) -> None:
 def store_of(folder: Path, source: Path, attempt: int = 1) -> SegmentStore:
     """A store over a corpus."""
     settings = CorpusSettings(source=str(source))
-    return SegmentStore(folder, SegmentReader(open_corpus(settings), settings), attempt)
+    return SegmentStore(folder, open_corpus(settings), attempt)
 
 
 async def take(store: SegmentStore, first: int, many: int) -> list[Segment]:
@@ -44,6 +50,14 @@ async def take(store: SegmentStore, first: int, many: int) -> list[Segment]:
     finally:
         await store.close()
     return taken
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_units_are_the_kept_segments_in_order(small_parts, corpus, tmp_path) -> None:
@@ -170,6 +184,79 @@ def test_a_segment_that_became_no_unit_is_told(small_parts, corpus, tmp_path) ->
     for units in (19, 21):
         with pytest.raises(RunStopped, match="the counts do not add up"):
             store.require_sums(units)
+
+
+def test_a_killed_process_is_replaced(small_parts, corpus, tmp_path) -> None:
+    """Where the process that reads the corpus is killed between parts, another goes on: same segments, none twice."""
+
+    async def ask(store: SegmentStore) -> list[Segment]:
+        taken = []
+        while (segment := await store(len(taken))) is not None:
+            taken.append(segment)
+            if len(taken) in (5, 30):
+                assert store._ahead is not None
+                await store._ahead
+                assert store._process._process is not None
+                store._process._process.kill()
+        await store.close()
+        return taken
+
+    source = corpus(60)
+    whole = asyncio.run(take(store_of(tmp_path / "w", source), 0, 100))
+
+    assert asyncio.run(ask(store_of(tmp_path / "r", source))) == whole
+    assert tally_of(tmp_path / "r") == tally_of(tmp_path / "w")
+
+
+def test_a_process_that_keeps_ending_stops_the_run(corpus, tmp_path, monkeypatch) -> None:
+    """Where no process lives long enough to read a part, the run stops and says so; nothing is written."""
+    monkeypatch.setattr("sys.executable", shutil.which("false"))
+    with pytest.raises(RunStopped, match="the process that reads the corpus ended 3 times, at last with status 1"):
+        asyncio.run(take(store_of(tmp_path / "r", corpus(10)), 0, 1))
+
+    assert not list((tmp_path / "r").rglob("*.json"))
+
+
+def test_a_fault_of_the_corpus_comes_through(corpus, tmp_path) -> None:
+    """What is wrong with a file is said as it is where the file is read in this process."""
+    source = corpus(20)
+    store = store_of(tmp_path / "r", source)
+    source.write_text("other")
+    with pytest.raises(InputError, match=r"corpus\.jsonl: the file has changed since the corpus was identified"):
+        asyncio.run(take(store, 0, 1))
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file", "/x/y"), InputError("bad"), ValueError("ours")])
+def test_faults_keep_their_kind(error) -> None:
+    """A fault of the corpus's process is of the same kind in the driver; one of ours is named."""
+    told = json.loads(json.dumps(segment_process._told(error)))
+    raised = segment_process._fault(**told)
+
+    if isinstance(error, ValueError):
+        assert str(raised) == "ValueError in the process that reads the corpus"
+    else:
+        assert (type(raised), str(raised)) == (type(error), str(error))
+
+
+def test_the_process_ends_with_a_killed_driver(corpus, tmp_path) -> None:
+    """Nothing is left running where the driver is killed."""
+    driver = """
+        import asyncio, os, signal, sys
+        from pipeline.backtranslation_settings import CorpusSettings
+        from pipeline.segment_store import SegmentStore
+        from pipeline.sources import open_corpus
+        store = SegmentStore(sys.argv[1], open_corpus(CorpusSettings(source=sys.argv[2])), 1)
+        asyncio.run(store(0))
+        print(store._process._process.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    source = corpus(3000)
+    command = [sys.executable, "-c", textwrap.dedent(driver), str(tmp_path / "r"), str(source)]
+    pid = int(subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout)
+    ends = time.monotonic() + 30
+    while alive(pid):
+        assert time.monotonic() < ends, f"{pid} is still there"
+        time.sleep(0.05)
 
 
 def test_a_damaged_record_is_named(small_parts, corpus, tmp_path) -> None:

@@ -20,7 +20,7 @@ from pipeline.cli import main
 from pipeline.errors import InputError, RunStopped
 from pipeline.records import Admitted
 from pipeline.runs import open_run
-from pipeline.segment_store import tally_of
+from pipeline.segment_parts import tally_of
 from pipeline.shards import Shards, _each, read_commits
 from pipeline.storage import folder_at
 from pipeline.testing import ScriptedEngine, run_to_end

@@ -11,7 +11,7 @@ from pipeline.config import load_config
 from pipeline.counters import Counters
 from pipeline.launch import launch
 from pipeline.report import read_rows
-from pipeline.segment_store import tally_of
+from pipeline.segment_parts import tally_of
 from pipeline.shards import read_commits
 
 
