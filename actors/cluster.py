@@ -20,7 +20,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from actors.code import code_hash
 from actors.engine_pool import EnginePool
-from actors.messages import Call, EngineLost, News, Pulse, Ready, StartFailure, Where
+from actors.messages import Call, EngineLost, News, Packed, Pulse, Ready, StartFailure, Where
 from actors.nodes import Resources, autoscaled_nodes, draining_nodes, node_of, resources
 from actors.novelty_pool import NoveltyPool, NoveltyWorker, Scores, WorkerLost
 from actors.reach import require_cluster
@@ -318,7 +318,7 @@ class ActorEngine:
         return await _answered(self._actor.start.remote(cores))
 
     async def exchange(self, calls: tuple[Call, ...], withdrawn: tuple[int, ...], hold_s: float) -> News:
-        return await _answered(self._actor.exchange.remote(calls, withdrawn, hold_s))
+        return await _answered(self._actor.exchange.remote(Packed(calls), withdrawn, hold_s))
 
     async def ping(self) -> Pulse:
         """How the process is, also while it loads. For a person or a test: the pool does not need it."""

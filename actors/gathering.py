@@ -37,14 +37,14 @@ class Gathering:
         self._look()
 
     async def answers(self, hold_s: float) -> tuple[Answer, ...]:
-        """What has finished: after `hold_s` / 2 where that is nothing, else when the engine is short of requests, but
-        no sooner than `hold_s` / 4 after the first answer and no later than `hold_s`."""
+        """What has finished: after `hold_s` / 4 where that is nothing, else when the engine is short of requests, but
+        no sooner than `hold_s` / 8 after the first answer and no later than `hold_s`."""
         ends = asyncio.get_running_loop().time() + hold_s
         if self._open or self._answers:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(hold_s / 2):
+                async with asyncio.timeout(hold_s / 4):
                     await self._news.wait()
-                await asyncio.sleep(hold_s / 4)
+                await asyncio.sleep(hold_s / 8)
                 async with asyncio.timeout_at(ends):
                     await self._short.wait()
         answers, self._answers = tuple(self._answers), []

@@ -8,10 +8,13 @@ carries.
 from __future__ import annotations
 
 import copyreg
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Protocol
+
+import pyarrow as pa
 
 from pipeline.records import Completion, Message, Request, RequestKey, Sampling
 
@@ -153,6 +156,28 @@ class EngineHandle(Protocol):
 def _constructed(kind: type) -> Callable[[Any], tuple[type, tuple[Any, ...]]]:
     values = attrgetter(*(field.name for field in fields(kind)))
     return lambda value: (kind, values(value))
+
+
+_LZ4 = pa.Codec("lz4")
+
+
+class Packed:
+    """Calls on their way to an engine's process, where the tuple of them comes out.
+
+    The prompts of a stage have most of their text in common. Compressed, the calls of an exchange stay under the 100 KiB
+    up to which Ray sends arguments along; what is larger goes through its object store, which costs twice as much.
+    """
+
+    def __init__(self, calls: tuple[Call, ...]) -> None:
+        self._calls = calls
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes, int]]:
+        plain = pickle.dumps(self._calls)
+        return _unpacked, (_LZ4.compress(plain, asbytes=True), len(plain))
+
+
+def _unpacked(packed: bytes, size: int) -> Any:
+    return pickle.loads(_LZ4.decompress(packed, size, asbytes=True))
 
 
 # What every exchange carries is pickled as calls of constructors: half the time that frozen classes with slots take.

@@ -48,7 +48,7 @@ class ScriptedActor:
         if not self._answers:
             self._news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), hold_s / 4)
+                await asyncio.wait_for(self._news.wait(), hold_s / 8)
         answers, self._answers = tuple(self._answers), []
         return News(answers, self._gauges())
 

@@ -57,7 +57,7 @@ def configuration(options: argparse.Namespace, recipe: str, out: Path) -> Config
         "engine.kind=scripted",
         f"engine.scripted.capacity={slots}",
         f"engine.count={options.engines}",
-        f"window={options.window or options.engines * (64 if recipe == 'self-instruct' else 2 * slots)}",
+        f"window={options.window or options.engines * (128 if recipe == 'self-instruct' else 2 * slots)}",
         f"novelty.workers={options.workers}",
         f"shards.seconds={options.commit_s}",
     ]
@@ -261,11 +261,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="8 engines, a small pool, 15 seconds each")
     parser.add_argument("--recipes", nargs="+", default=["self-instruct", "backtranslation"])
     parser.add_argument("--engines", type=int, default=64)
-    parser.add_argument("--max-num-seqs", type=int, default=128)
+    parser.add_argument("--max-num-seqs", type=int, default=256)
     parser.add_argument("--pool", type=int, nargs="+", default=[20_000, 200_000])
-    parser.add_argument("--window", type=int, default=0, help="units; 0: 64 an engine, or twice its slots")
+    parser.add_argument("--window", type=int, default=0, help="units; 0: 128 an engine, or twice its slots")
     parser.add_argument("--hold", type=float, default=0, help="seconds an exchange gathers; 0: as a pool has it")
-    parser.add_argument("--slow", type=float, default=4.0, help="how many times as long everything in an engine takes")
+    parser.add_argument("--slow", type=float, default=1.0, help="how many times as long everything in an engine takes")
     parser.add_argument("--pace", type=float, default=2.8, help="engines so many times slower than the published rates")
     parser.add_argument("--seconds", type=float, default=60.0, help="measured, of real time")
     parser.add_argument("--warm-s", type=float, default=120.0, help="before it, of real time")

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.messages import Answer, Call, EngineLost, Gauges, News, Ready, Where
+from actors.messages import Answer, Call, EngineLost, Gauges, News, Packed, Ready, Where
 from pipeline.prompting import LABEL_LEAD, shipped_text
 from pipeline.records import Completion, Request, Stage
 
@@ -84,13 +84,13 @@ class Engine:
     def gather(self, now: float, hold_s: float) -> float:
         """Compute what happens while an exchange that begins now gathers answers, by the rule of `Gathering`; when it
         goes back. Nothing new comes in before."""
-        self.advance(now + hold_s / 2, lambda: bool(self.finished))
+        self.advance(now + hold_s / 4, lambda: bool(self.finished))
         if not self.finished:
-            return now + hold_s / 2
+            return now + hold_s / 4
         first = max(now, self._clock)
-        self.advance(first + hold_s / 4)
+        self.advance(first + hold_s / 8)
         self.advance(now + hold_s, lambda: self.short)
-        return max(first + hold_s / 4, min(self._clock, now + hold_s))
+        return max(first + hold_s / 8, min(self._clock, now + hold_s))
 
     def advance(self, now: float, until: Callable[[], bool] = lambda: False) -> None:
         """Compute what happens until `now`, or until something is the case."""
@@ -268,7 +268,7 @@ class SimulatedEngine:
         from ray.exceptions import RayError
 
         try:
-            news: News = await self._simulator.exchange.remote(self._index, calls, withdrawn, hold_s)
+            news: News = await self._simulator.exchange.remote(self._index, Packed(calls), withdrawn, hold_s)
         except RayError as error:
             raise EngineLost(" ".join(str(error).split())) from error
         return news

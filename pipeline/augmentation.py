@@ -168,9 +168,10 @@ def refusal(
         return Refusal(Reason.REFUSAL)
     if has_several(instruction):
         return Refusal(Reason.SEVERAL_INSTRUCTIONS)
-    if echo := _echo(instruction, prompt_runs, settings.echo_words):
+    asked = _words(instruction)
+    if echo := _echo(asked, prompt_runs, settings.echo_words):
         return Refusal(Reason.ECHOES_PROMPT, echo)
-    if echo := _echo_of_text(instruction, text, settings.echo_words):
+    if echo := _echo_of_text(asked, text, settings.echo_words):
         return Refusal(Reason.ECHOES_TEXT, echo)
     if reference := _reference(instruction):
         return Refusal(Reason.REFERS_TO_TEXT, reference)
@@ -185,7 +186,7 @@ _ASKS_TO_BE_HELPED = re.compile(
 
 def word_runs(texts: Iterable[str], length: int) -> WordRuns:
     """All runs of `length` words within one of the texts, in lower case."""
-    return frozenset(run for text in texts for run in _runs(text, length))
+    return frozenset(run for text in texts for run in _runs(_words(text), length))
 
 
 def _words(text: str) -> list[str]:
@@ -198,26 +199,27 @@ def _words(text: str) -> list[str]:
     return [word for part in parts for word in ((part,) if part.isalnum() else _WORD.findall(part))]
 
 
-def _runs(text: str, length: int) -> Iterable[tuple[str, ...]]:
-    words = _words(text)
+def _runs(words: list[str], length: int) -> Iterable[tuple[str, ...]]:
     return zip(*(words[start:] for start in range(length)), strict=False)
 
 
-def _echo(instruction: str, runs: WordRuns, length: int) -> str:
-    """The first run of an instruction that is one of these, or ""."""
-    return next((" ".join(run) for run in _runs(instruction, length) if run in runs), "")
+def _echo(asked: list[str], runs: WordRuns, length: int) -> str:
+    """The first run of an instruction's words that is one of these, or ""."""
+    return next((" ".join(run) for run in _runs(asked, length) if run in runs), "")
 
 
-def _echo_of_text(instruction: str, text: str, length: int) -> str:
-    """The first run of an instruction that is one of this text, or ""."""
-    asked, lowered = _words(instruction), text.lower().replace("’", "'")
-    # Few instructions have so many words in a row that stand in the text at all: it is cut into words for these alone,
-    # and searched as one string, since all its runs would be hundreds.
+def _echo_of_text(asked: list[str], text: str, length: int) -> str:
+    """The first run of an instruction's words that is one of this text, or ""."""
+    lowered = text.lower().replace("’", "'")
+    # A run of so many words holds one of these. Few instructions have so many in a row that stand in the text at all: it
+    # is cut into words for these alone, and searched as one string, since all its runs would be hundreds.
+    if not any(word in lowered for word in asked[length - 1 :: length]):
+        return ""
     there = "".join("x" if word in lowered else " " for word in asked)
     if "x" * length not in there:
         return ""
     words = f" {' '.join(_words(text))} "
-    runs = (" ".join(run) for run in _runs(instruction, length))
+    runs = (" ".join(run) for run in _runs(asked, length))
     return next((run for run in runs if f" {run} " in words), "")
 
 

@@ -45,6 +45,7 @@ _SCORE = pa.struct(
         ("mass", pa.float64()),
     ]
 )
+_SCORE_FIELDS = tuple(field.name for field in _SCORE)
 _SOURCE = pa.struct([("id", pa.string()), ("origin", pa.string())])
 _DATA: list[tuple[str, pa.DataType]] = [
     ("id", pa.string()),
@@ -148,9 +149,9 @@ def _plain(value: Any, otherwise: Any) -> Any:
         case None:
             return otherwise
         case Source():
-            return asdict(value)
+            return {"id": value.id, "origin": value.origin}
         case tuple() if value and isinstance(value[0], Score):
-            return [asdict(each) for each in value]
+            return [{name: getattr(each, name) for name in _SCORE_FIELDS} for each in value]
     return value
 
 
