@@ -164,8 +164,8 @@ _LZ4 = pa.Codec("lz4")
 class Packed:
     """Calls on their way to an engine's process, where the tuple of them comes out.
 
-    The prompts of a stage have most of their text in common. Compressed, the calls of an exchange stay under the 100 KiB
-    up to which Ray sends arguments along; what is larger goes through its object store, which costs twice as much.
+    The prompts of a stage have most of their text in common. Compressed, the calls of an exchange stay under the 100
+    KiB up to which Ray sends arguments along; what is larger goes through its object store, at twice the cost.
     """
 
     def __init__(self, calls: tuple[Call, ...]) -> None:

@@ -37,6 +37,7 @@ from driver_meter import Meter, Stacks, Threads
 
 from pipeline.config import Config, load_config
 from pipeline.driver import Driver
+from pipeline.engine_settings import EngineSettings
 from pipeline.errors import RunStopped
 from pipeline.novelty import NoveltyIndex
 from pipeline.pool import Demonstration, Pool
@@ -51,13 +52,13 @@ Result = dict[str, Any]
 def configuration(options: argparse.Namespace, recipe: str, out: Path) -> Config:
     """The shipped configuration of a recipe for an instruct model, over scripted engines of so many slots."""
     shipped = "self_instruct_chat" if recipe == "self-instruct" else "backtranslation"
-    slots = -(-12 * options.max_num_seqs // 10)
+    slots = EngineSettings(vllm={"max_num_seqs": options.max_num_seqs}).slots
     sets = [
         "name=bench",
         "engine.kind=scripted",
         f"engine.scripted.capacity={slots}",
         f"engine.count={options.engines}",
-        f"window={options.window or options.engines * (128 if recipe == 'self-instruct' else 2 * slots)}",
+        f"window={options.window or options.engines * (64 if recipe == 'self-instruct' else 4 * slots)}",
         f"novelty.workers={options.workers}",
         f"shards.seconds={options.commit_s}",
     ]
@@ -89,6 +90,7 @@ async def measure(options: argparse.Namespace, recipe: str, held: int) -> Result
 
     await asyncio.to_thread(join, cluster)
     async with AsyncExitStack() as stack:
+        stack.callback(cluster.disconnect)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if recipe == "backtranslation":
             write_corpus(folder / "corpus.jsonl", options.corpus)
@@ -130,7 +132,6 @@ async def measure(options: argparse.Namespace, recipe: str, held: int) -> Result
             raise RuntimeError(f"the run did not last as long as the measurement: {ended!r}")
         for simulator in simulators:
             ray.kill(simulator)
-    cluster.disconnect()
     return result(options, config, recipe, held, run.plan.window, after, before, stacks)
 
 
@@ -261,9 +262,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="8 engines, a small pool, 15 seconds each")
     parser.add_argument("--recipes", nargs="+", default=["self-instruct", "backtranslation"])
     parser.add_argument("--engines", type=int, default=64)
-    parser.add_argument("--max-num-seqs", type=int, default=256)
+    parser.add_argument("--max-num-seqs", type=int, default=128)
     parser.add_argument("--pool", type=int, nargs="+", default=[20_000, 200_000])
-    parser.add_argument("--window", type=int, default=0, help="units; 0: 128 an engine, or twice its slots")
+    parser.add_argument("--window", type=int, default=0, help="units; 0: 64 an engine, or four times its slots")
     parser.add_argument("--hold", type=float, default=0, help="seconds an exchange gathers; 0: as a pool has it")
     parser.add_argument("--slow", type=float, default=1.0, help="how many times as long everything in an engine takes")
     parser.add_argument("--pace", type=float, default=2.8, help="engines so many times slower than the published rates")
@@ -272,7 +273,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--commit-s", type=float, default=20.0, help="shards.seconds")
     parser.add_argument("--simulators", type=int, default=2, help="processes")
     parser.add_argument("--workers", type=int, default=1, help="novelty workers")
-    parser.add_argument("--corpus", type=int, default=120_000, help="rows of the synthetic corpus")
+    parser.add_argument("--corpus", type=int, default=200_000, help="rows of the synthetic corpus")
     parser.add_argument("--plain-corpus", action="store_true", help="look for no repeated sentences or near duplicates")
     parser.add_argument("--judge", default="score", help="curation.mode")
     parser.add_argument("--one", nargs=2, metavar=("RECIPE", "POOL"), help=argparse.SUPPRESS)

@@ -27,6 +27,7 @@ from typing import Any
 from pipeline.config import Config, load_config
 from pipeline.driver import Driver
 from pipeline.engine import EngineUse, Running
+from pipeline.engine_settings import EngineSettings
 from pipeline.models import model_path
 from pipeline.records import Completion, Request, RequestKey, Sampling, Stage
 from pipeline.runs import open_run
@@ -38,7 +39,7 @@ FULL = 0.9  # an engine counts as full while it holds this share of max_num_seqs
 
 def configuration(units: int, max_num_seqs: int) -> Config:
     """The demo's over a fixed number of units, with a window of four times the requests held."""
-    slots = -(-12 * max_num_seqs // 10)
+    slots = EngineSettings(vllm={"max_num_seqs": max_num_seqs}).slots
     sets = ("target=1_000_000", f"budget.units={units}", f"window={4 * slots}", "exhaustion.share=0")
     sets += (f"engine.vllm.max_num_seqs={max_num_seqs}",)
     return load_config("shipped:demo.toml", (*sets, f"engine.num_cpus={os.cpu_count()}"))

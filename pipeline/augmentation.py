@@ -211,8 +211,8 @@ def _echo(asked: list[str], runs: WordRuns, length: int) -> str:
 def _echo_of_text(asked: list[str], text: str, length: int) -> str:
     """The first run of an instruction's words that is one of this text, or ""."""
     lowered = text.lower().replace("’", "'")
-    # A run of so many words holds one of these. Few instructions have so many in a row that stand in the text at all: it
-    # is cut into words for these alone, and searched as one string, since all its runs would be hundreds.
+    # A run of so many words holds one of these. Few instructions have so many in a row that stand in the text at all:
+    # it is cut into words for these alone, and searched as one string, since all its runs would be hundreds.
     if not any(word in lowered for word in asked[length - 1 :: length]):
         return ""
     there = "".join("x" if word in lowered else " " for word in asked)

@@ -181,7 +181,7 @@ class EngineSettings(Settings):
 
     @property
     def slots(self) -> int:
-        """Requests that one engine holds: 1.2 x max_num_seqs, so that the next ones wait inside the engine."""
+        """Requests that one engine holds: 1.4 x max_num_seqs, so that the next ones wait inside the engine."""
         if self.kind == "scripted":
             return self.scripted.capacity
-        return self.openai.concurrency if self.kind == "openai" else math.ceil(1.2 * self.max_num_seqs)
+        return self.openai.concurrency if self.kind == "openai" else math.ceil(14 * self.max_num_seqs / 10)

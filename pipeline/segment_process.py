@@ -5,8 +5,8 @@ for it, and would hold Python's lock beside the event loop.
     driver: parts there are, rows, seconds -> process       for each part
     process: the next part's record, its Parquet file -> driver
 
-That is lines of JSON over pipes, each with the bytes that follow it. The process writes nothing. It ends with its input,
-so that none outlives a killed driver for longer than a part takes.
+That is lines of JSON over pipes, each with the bytes that follow it. The process writes nothing. It ends with its
+input, so that none outlives a killed driver for longer than a part takes.
 """
 
 from __future__ import annotations
