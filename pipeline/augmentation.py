@@ -213,7 +213,7 @@ def _echo_of_text(asked: list[str], text: str, length: int) -> str:
     lowered = text.lower().replace("’", "'")
     # A run of so many words holds one of these. Few instructions have so many in a row that stand in the text at all:
     # it is cut into words for these alone, and searched as one string, since all its runs would be hundreds.
-    if not any(word in lowered for word in asked[length - 1 :: length]):
+    if not any(map(lowered.__contains__, asked[length - 1 :: length])):
         return ""
     there = "".join("x" if word in lowered else " " for word in asked)
     if "x" * length not in there:
@@ -323,7 +323,7 @@ def _reference(instruction: str) -> str:
     """The words that refer to a text which the reader of this instruction does not have, or ""."""
     if instruction.isascii():
         lowered = instruction.lower()
-        if not any(hint in lowered for hint in _HINTS):
+        if not any(map(lowered.__contains__, _HINTS)):
             return ""
     if _BROUGHT.search(instruction):
         return ""

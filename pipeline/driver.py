@@ -340,14 +340,14 @@ class Driver:
 
 @contextmanager
 def _garbage_seldom_collected() -> Iterator[None]:
-    """Look for garbage in cycles a hundred times less often.
+    """Look for garbage in cycles some hundred times less often.
 
     A window of units is millions of objects that Python would look through again and again, for a quarter of the
     driver's time and with pauses of a second in which no engine is fed; and hardly any of our garbage is in cycles.
     """
     before = gc.get_threshold()
     gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
+    gc.set_threshold(500_000, 20, 100)
     try:
         yield
     finally:
