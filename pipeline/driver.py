@@ -10,7 +10,6 @@ import asyncio
 import gc
 import itertools
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -49,25 +48,23 @@ class _Open:
     """The calls and tokens of one unit under way."""
 
     def __init__(self) -> None:
-        self.calls: Counter[Stage] = Counter()
-        self.prompt_tokens: Counter[Stage] = Counter()
-        self.completion_tokens: Counter[Stage] = Counter()
+        self._used: dict[Stage, Usage] = {}
 
     def count(self, stage: Stage, completion: Completion) -> None:
-        self.calls[stage] += 1
-        self.prompt_tokens[stage] += completion.prompt_tokens
-        self.completion_tokens[stage] += completion.completion_tokens
+        had = self._used.get(stage) or Usage(stage, 0, 0, 0)
+        self._used[stage] = Usage(
+            stage,
+            had.calls + 1,
+            had.prompt_tokens + completion.prompt_tokens,
+            had.completion_tokens + completion.completion_tokens,
+        )
 
     def usage(self) -> tuple[Usage, ...]:
-        return tuple(
-            Usage(stage, self.calls[stage], self.prompt_tokens[stage], self.completion_tokens[stage])
-            for stage in Stage
-            if self.calls[stage]
-        )
+        return tuple(self._used[stage] for stage in Stage if stage in self._used)
 
     @property
     def tokens(self) -> int:
-        return self.prompt_tokens.total() + self.completion_tokens.total()
+        return sum(used.prompt_tokens + used.completion_tokens for used in self._used.values())
 
 
 class Driver:
