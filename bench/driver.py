@@ -109,6 +109,7 @@ async def measure(options: argparse.Namespace, recipe: str, held: int) -> Result
             lambda index: SimulatedEngine(engines[index], index),
             engines=options.engines,
             slots=config.engine.slots,
+            batch=options.max_num_seqs,
             slow_floor_s=10.0 * options.slow,
         )
         stack.push_async_callback(engine_pool.close)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+import urllib.request
 from collections import defaultdict
 
 import pytest
+import ray
+from prometheus_client.parser import text_string_to_metric_families
 
-from actors import metrics
+from actors import cluster, metrics
 from pipeline.counters import Counters
 from pipeline.engine import EngineUse, Lost
 
@@ -70,3 +74,42 @@ def test_engines_are_told_with_where_their_time_went(told) -> None:
     assert told["instructmill_kv_cache_use", RUN] == 0.5
     assert told["instructmill_prefix_hits", RUN] == 800
     assert told["instructmill_generated_tokens", RUN] == 5000
+
+
+def test_prometheus_reads_them_from_the_node() -> None:
+    """Ray's exporter on a real node gives them under their names with `ray_` before, counts with `_total` after."""
+    cluster.connect(num_cpus=1)
+    try:
+        run = metrics.RunMetrics("night", Counters())
+        counters = Counters(units=7)
+        counters.refused_candidates["not_novel"] = 3
+        run.update(EngineUse(engines=2, ready=1, lost={Lost.LOADING: 2.5}), counters)
+        node = ray.nodes()[0]
+        address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        scraped = scrape(address)
+    finally:
+        cluster.disconnect()
+
+    assert scraped["ray_instructmill_engines_ready", ""] == 1
+    assert scraped["ray_instructmill_units_total", ""] == 7
+    assert scraped["ray_instructmill_refused_total", "not_novel"] == 3
+    assert scraped["ray_instructmill_engine_seconds_total", "loading"] == 2.5
+
+
+def scrape(address: str) -> dict[tuple[str, str], float]:
+    """Our metrics at an exporter, by name and the tag `what`; waits until they are there."""
+    ends = time.monotonic() + 90
+    found: dict[tuple[str, str], float] = {}
+    while not found:
+        assert time.monotonic() < ends, "no metric of ours came"
+        time.sleep(0.5)
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                text = answer.read().decode()
+        except OSError:  # the exporter is not up yet
+            continue
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name.startswith("ray_instructmill_") and sample.labels["run"] == "night":
+                    found[sample.name, sample.labels.get("what", "")] = sample.value
+    return found
