@@ -9,20 +9,26 @@ from collections.abc import Iterable, Sequence
 from actors.messages import Answer, Call
 
 
+def enough(batch: int) -> int:
+    """How many requests an engine that decodes so many at once must have to go on gathering."""
+    return batch + -(-batch // 20)
+
+
 class Gathering:
     """The answers of one engine, from when they are there until an exchange takes them along.
 
     An exchange costs the driver the same whatever it carries. So an engine that has more requests than it decodes at
-    once goes on gathering until that is used up; one that has fewer sends what it has soon. Lives in one event loop.
+    once goes on gathering until that is nearly used up: a twentieth lasts until the next ones come. One that has fewer
+    sends what it has soon. Lives in one event loop.
     """
 
     def __init__(self, batch: int) -> None:
         """`batch`: the requests that the engine decodes at once."""
-        self._batch = batch
+        self._enough = enough(batch)
         self._open: set[int] = set()  # calls that are here and have no answer yet
         self._answers: list[Answer] = []
         self._news = asyncio.Event()  # there is an answer
-        self._short = asyncio.Event()  # fewer calls are open than the engine could decode
+        self._short = asyncio.Event()  # hardly more calls are open than the engine could decode
 
     def take(self, calls: Iterable[Call], withdrawn: Iterable[int]) -> None:
         """What an exchange brought."""
@@ -52,7 +58,7 @@ class Gathering:
         return answers
 
     def _look(self) -> None:
-        for event, holds in ((self._news, self._answers), (self._short, len(self._open) < self._batch)):
+        for event, holds in ((self._news, self._answers), (self._short, len(self._open) < self._enough)):
             if holds:
                 event.set()
             else:

@@ -1,8 +1,8 @@
 """What an engine pool and an engine say to each other: plain frozen values, and the interface between the two.
 
 One `exchange` per engine is in flight at any time. It carries new calls and withdrawals in, finished answers and the
-engine's gauges out, and returns within a fraction of a second: its cost for the driver hardly depends on what it
-carries.
+engine's gauges out, and returns within two seconds: its cost for the driver hardly depends on what it carries, up to
+100 KiB.
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ class Packed:
     """Calls on their way to an engine's process, where the tuple of them comes out.
 
     The prompts of a stage have most of their text in common. Compressed, the calls of an exchange stay under the 100
-    KiB up to which Ray sends arguments along; what is larger goes through its object store, at twice the cost.
+    KiB up to which Ray sends arguments along; what is larger goes through its object store, at twice the cost. What
+    unpickles them is what unpickles all that Ray carries between a driver and its own actors.
     """
 
     def __init__(self, calls: tuple[Call, ...]) -> None:

@@ -127,6 +127,8 @@ async def measure(options: argparse.Namespace, recipe: str, held: int) -> Result
         stacks.start()  # after the measurement: it costs some itself
         await asyncio.wait([running], timeout=options.seconds / 4)
         stacks.stop()
+        if run.segments is not None and run.segments.at_end:
+            raise RuntimeError("the corpus was read to its end: give a larger --corpus")
         driver.stop(RunStopped("measured"))
         ended = (await asyncio.gather(running, return_exceptions=True))[0]
         if not (isinstance(ended, RunStopped) and str(ended) == "measured"):
@@ -231,14 +233,16 @@ def result(
 def table(results: list[Result]) -> str:
     """The results as two tables."""
     lines = [
-        "| recipe | engines | calls/s each | hold | window | pool | calls/s | calls an exchange | driver, ms a call "
-        "| engines busy | full | engines that a core feeds, at 25 calls/s | at theirs |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| recipe | engines | calls/s each | hold | window | pool | at the end | calls/s "
+        "| calls an exchange | driver, ms a call | engines busy | full | engines that a core feeds, at 25 calls/s "
+        "| at theirs |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in results:
         lines.append(
             f"| {one['recipe']} | {one['engines']} | {one['calls_per_s_and_engine']:.1f} | {one['hold_s']:g} s "
-            f"| {one['window']:,} | {one['held']:,} | {one['calls_per_s']:,.0f} | {one['calls_per_exchange']:.1f} "
+            f"| {one['window']:,} | {one['held']:,} | {one['held_at_the_end']:,} "
+            f"| {one['calls_per_s']:,.0f} | {one['calls_per_exchange']:.1f} "
             f"| {one['ms_per_call']['cpu']:.3f} | {one['busy']:.1%} | {one['full']:.1%} | {one['engines_at_25']:.0f} "
             f"| {one['engines_at_its_rate']:.0f} |"
         )
@@ -291,7 +295,7 @@ def main() -> None:
     given = sys.argv[1:]
     if options.quick:
         options.pool = [2_000]
-        given += ["--engines", "8", "--seconds", "15", "--warm-s", "15", "--slow", "1", "--corpus", "8000"]
+        given += ["--engines", "8", "--seconds", "15", "--warm-s", "15", "--corpus", "20000"]
     RESULTS.mkdir(exist_ok=True)
     # Ray's workers load the simulators from here.
     paths = [str(Path(__file__).parent), str(ROOT), os.environ.get("PYTHONPATH", "")]

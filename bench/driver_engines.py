@@ -29,6 +29,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.gathering import enough
 from actors.messages import Answer, Call, EngineLost, Gauges, News, Packed, Ready, Where
 from pipeline.prompting import LABEL_LEAD, shipped_text
 from pipeline.records import Completion, Request, Stage
@@ -78,8 +79,8 @@ class Engine:
 
     @property
     def short(self) -> bool:
-        """Whether it has fewer requests than it could decode."""
-        return len(self._running) + len(self._waiting) < self._most
+        """Whether it has hardly more requests than it could decode."""
+        return len(self._running) + len(self._waiting) < enough(self._most)
 
     def gather(self, now: float, hold_s: float) -> float:
         """Compute what happens while an exchange that begins now gathers answers, by the rule of `Gathering`; when it

@@ -76,7 +76,7 @@ def cpu_of(pid: int) -> float:
 
 
 def cpu_of_threads() -> dict[str, float]:
-    """CPU seconds of this process by thread: the main one, Python's others (commits, segments), Ray's own."""
+    """CPU seconds of this process by thread: the main one, Python's others (commits), Ray's own."""
     python = {thread.native_id for thread in threading.enumerate()}
     seconds = Counter[str]()
     for task in Path("/proc/self/task").iterdir():

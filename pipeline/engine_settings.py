@@ -124,8 +124,8 @@ class EngineSettings(Settings):
     """How long an engine may take to load, and the run be without any that is ready, before it stops with 75."""
     room_timeout_s: float = Field(3600, gt=0)
     """The same while no engine has its room on the cluster: how long an autoscaler, or a spot market, may take."""
-    silent_timeout_s: float = Field(120, gt=0)
-    """An engine process that has not answered for so long is killed and replaced."""
+    silent_timeout_s: float = Field(120, ge=3)
+    """An engine process that has not answered for so long is killed and replaced. One at work may gather for 2."""
     stall_timeout_s: float = Field(300, gt=0)
     """One that answers but has made no token for so long, with requests on it, is killed and replaced too."""
     vllm: dict[str, Any] = Field(default_factory=dict)
@@ -181,7 +181,7 @@ class EngineSettings(Settings):
 
     @property
     def slots(self) -> int:
-        """Requests that one engine holds: 1.4 x max_num_seqs, so that the next ones wait inside the engine."""
+        """Requests that one engine holds: 1.5 x max_num_seqs, so that the next ones wait inside the engine."""
         if self.kind == "scripted":
             return self.scripted.capacity
-        return self.openai.concurrency if self.kind == "openai" else math.ceil(14 * self.max_num_seqs / 10)
+        return self.openai.concurrency if self.kind == "openai" else math.ceil(1.5 * self.max_num_seqs)

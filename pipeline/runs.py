@@ -68,7 +68,7 @@ class Run:
         self._keep(self.commits[-1])
         self.segments: SegmentStore | None = None
         if plan.corpus is not None:
-            self.segments = SegmentStore(folder, plan.corpus, self.attempt)
+            self.segments = SegmentStore(folder, plan.corpus, self.attempt, self.event)
 
     def _remove_strangers(self) -> None:
         """Remove what no record names, once no other process can make a record that names it.

@@ -81,6 +81,7 @@ class PartReader:
         reader, parts = SegmentReader(corpus, corpus.settings), read_parts(place, many)
         for part in parts:
             reader.remember(segment.text for segment in read_segments(place, part))
+        self.parts = many  # that there are before the next one
         self._after = Place(**parts[-1].after) if parts else Place()
         self._tally = tally(parts)
         self._found = reader.read(self._after)
@@ -97,6 +98,7 @@ class PartReader:
             if len(kept) >= rows or time.monotonic() - began >= seconds:
                 at_end = False
                 break
+        self.parts += 1
         told = {**asdict(self._tally), "refused": dict(sorted(self._tally.refused.items()))}
         return NextPart(len(kept), asdict(self._after), told, at_end, encode("segments", kept, {}) if kept else b"")
 

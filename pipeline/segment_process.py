@@ -6,18 +6,21 @@ for it, and would hold Python's lock beside the event loop.
     process: the next part's record, its Parquet file -> driver
 
 That is lines of JSON over pipes, each with the bytes that follow it. The process writes nothing. It ends with its
-input, so that none outlives a killed driver for longer than a part takes.
+input, so that it outlives a killed driver for no longer than a part takes, or a look through the parts there are.
 """
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO, Any
 
 from pipeline.backtranslation_settings import CorpusSettings
@@ -30,12 +33,13 @@ ATTEMPTS = 3  # at one part, by processes that end without a word: killed for me
 
 
 class CorpusProcess:
-    """The driver's side: a `PartReader` in another process, which begins with the first part asked for."""
+    """The driver's side: a `PartReader` in another process, which begins with the first part asked for.
 
-    def __init__(self, corpus: Corpus, folder: Folder) -> None:
-        files = [asdict(file) for file in corpus.files]
-        settings = corpus.settings.model_dump(mode="json")
-        self._about = {"settings": settings, "files": files, "paths": corpus.paths, "folder": folder.place}
+    `note(kind, **values)` is told of every one that ended by itself.
+    """
+
+    def __init__(self, corpus: Corpus, folder: Folder, note: Callable[..., None] = lambda *_, **__: None) -> None:
+        self._corpus, self._folder, self._note = corpus, folder, note
         self._process: subprocess.Popen[bytes] | None = None
         self._reading = threading.Lock()
         self._closed = False
@@ -54,16 +58,17 @@ class CorpusProcess:
                     status = self._end()
                     if self._closed:
                         raise RunStopped("stopped while the corpus was read") from None
+                    self._note("corpus_process_lost", status=status)
             else:
+                memory = "; is there memory for it? `corpus.near_duplicates = 0` takes much less" if status < 0 else ""
                 raise RunStopped(
-                    f"the process that reads the corpus ended {ATTEMPTS} times, at last with status {status}"
+                    f"the process that reads the corpus ended {ATTEMPTS} times, at last with status {status}{memory}"
                 )
+            if "fault" in answer or answer["at_end"]:
+                self._end()
             if "fault" in answer:
                 raise _fault(**answer)
-            part = NextPart(**answer, content=content)
-            if part.at_end:
-                self._end()
-            return part
+            return NextPart(**answer, content=content)
 
     def close(self) -> None:
         """End the process; a `read` under way ends too. May be called twice, and from another thread."""
@@ -77,19 +82,23 @@ class CorpusProcess:
         """Raises EOFError or BrokenPipeError where the process ends."""
         if self._process is None:
             self._process = self._started()
-            _say(self._process.stdin, self._about)
+            files = [asdict(file) for file in self._corpus.files]
+            settings = self._corpus.settings.model_dump(mode="json")
+            about = {"settings": settings, "files": files, "paths": self._corpus.paths, "folder": self._folder.place}
+            _say(self._process.stdin, about)
         if self._closed:
             raise EOFError
         _say(self._process.stdin, wanted)
         return _heard(self._process.stdout)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        ours = str(Path(__file__).resolve().parents[1])
+        paths = [ours, *(path or os.getcwd() for path in sys.path if isinstance(path, str))]
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "pipeline.segment_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": paths},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,  # Ctrl-C is the driver's affair
         )
 
@@ -122,15 +131,31 @@ def _heard(pipe: IO[bytes] | None) -> tuple[dict[str, Any], bytes]:
     return heard, content
 
 
+def _told(error: Exception) -> dict[str, Any]:
+    """A fault as it is sent: the name of its kind, and what its constructor takes."""
+    if isinstance(error, InputError | RunStopped):
+        return {"fault": type(error).__name__, "told": [str(error)]}
+    if isinstance(error, OSError):
+        name = type(error).__name__ if hasattr(builtins, type(error).__name__) else "OSError"
+        file = None if error.filename is None else os.fsdecode(error.filename)
+        return {"fault": name, "told": [str(error)] if error.errno is None else [error.errno, error.strerror, file]}
+    if os.environ.get("INSTRUCTMILL_TRACEBACK"):
+        traceback.print_exception(error)
+    return {"fault": type(error).__name__, "told": [str(error)]}
+
+
 def _fault(fault: str, told: list[Any]) -> Exception:
-    kinds: dict[str, type[Exception]] = {"InputError": InputError, "RunStopped": RunStopped, "OSError": OSError}
-    return kinds[fault](*told) if fault in kinds else RuntimeError(f"{fault} in the process that reads the corpus")
+    kind = {"InputError": InputError, "RunStopped": RunStopped}.get(fault) or getattr(builtins, fault, None)
+    if isinstance(kind, type) and issubclass(kind, InputError | RunStopped | OSError):
+        return kind(*told)
+    return RuntimeError(f"{fault} in the process that reads the corpus: {told[0]}")
 
 
 def main() -> None:
     """The process's side: answer until the input ends."""
-    heard, said = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    heard, said = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a library reads or prints is none of this
+    os.dup2(2, 1)
     try:
         about, _ = _heard(heard)
         files = tuple(CorpusFile(**file) for file in about["files"])
@@ -139,23 +164,15 @@ def main() -> None:
         while True:
             wanted, _ = _heard(heard)
             try:
-                reader = reader or PartReader(corpus, about["folder"], wanted["parts"])
+                if reader is None or reader.parts != wanted["parts"]:
+                    reader = PartReader(corpus, about["folder"], wanted["parts"])
                 part = reader.read(wanted["rows"], wanted["seconds"])
-            except Exception as error:  # noqa: BLE001 -- whatever it is, the driver is told
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the driver is told, and ends this process
                 _say(said, _told(error))
             else:
                 _say(said, {name: value for name, value in vars(part).items() if name != "content"}, part.content)
     except (EOFError, BrokenPipeError):
         return
-
-
-def _told(error: Exception) -> dict[str, Any]:
-    if isinstance(error, InputError | RunStopped):
-        return {"fault": type(error).__name__, "told": [str(error)]}
-    if isinstance(error, OSError):
-        return {"fault": "OSError", "told": [error.errno, error.strerror or str(error), error.filename]}
-    traceback.print_exc()
-    return {"fault": type(error).__name__, "told": []}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 
 from pipeline.errors import InputError, RunStopped
@@ -22,11 +23,13 @@ PART_SECONDS = 5.0
 class SegmentStore:
     """The units of a run over a corpus, called for one after the other. Reads a part ahead of what is asked for."""
 
-    def __init__(self, place: Place, corpus: Corpus, attempt: int) -> None:
-        """Raises InputError where parts are damaged."""
+    def __init__(
+        self, place: Place, corpus: Corpus, attempt: int, note: Callable[..., None] = lambda *_, **__: None
+    ) -> None:
+        """Raises InputError where parts are damaged. `note`: see CorpusProcess."""
         self._size = corpus.bytes  # 0 where it is not known
         self._folder = folder_at(place)
-        self._process = CorpusProcess(corpus, self._folder)
+        self._process = CorpusProcess(corpus, self._folder, note)
         self._attempt = attempt
         self._parts = read_parts(self._folder)
         self._held: tuple[int, list[Segment]] = (0, [])  # the part being handed out, and its first unit
@@ -83,7 +86,7 @@ class SegmentStore:
 
     async def close(self) -> None:
         """Stop reading. A part that is half read is not written."""
-        self._process.close()
+        await asyncio.to_thread(self._process.close)
         if self._ahead is not None:
             await asyncio.gather(self._ahead, return_exceptions=True)
 

@@ -228,14 +228,14 @@ def test_a_part_of_a_sampling_table_keeps_the_rest(stage: str, written: Any, kep
         pytest.param(
             {"target": 10**6, "engine": {"kind": "scripted", "scripted": {"capacity": 2}}}, 8, id="small-engine"
         ),
-        pytest.param({"target": 10**6, "engine": {"model": "m"}}, 4 * 359, id="vllm-default"),
+        pytest.param({"target": 10**6, "engine": {"model": "m"}}, 4 * 384, id="vllm-default"),
         pytest.param(
-            {"target": 10**6, "engine": {"model": "m", "vllm": {"max_num_seqs": 11}}}, 4 * 16, id="vllm-max-num-seqs"
+            {"target": 10**6, "engine": {"model": "m", "vllm": {"max_num_seqs": 11}}}, 4 * 17, id="vllm-max-num-seqs"
         ),
     ],
 )
 def test_resolved_window(values: dict[str, Any], expected: int) -> None:
-    """`auto` is min(4 x requests held, max(16, target / 16)); an engine holds 1.4 x max_num_seqs, rounded up."""
+    """`auto` is min(4 x requests held, max(16, target / 16)); an engine holds 1.5 x max_num_seqs, rounded up."""
     assert expected == parse_config({**SCRIPTED, **values}, "x").resolved_window()
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,7 @@ from pipeline.segment_parts import FOLDER, read_parts, tally_of
 from pipeline.segment_store import SegmentStore
 from pipeline.segments import SegmentReader
 from pipeline.sources import open_corpus
+from pipeline.storage import folder_at
 from pipeline.testing import ScriptedEngine, run_to_end
 
 
@@ -226,16 +230,45 @@ def test_a_fault_of_the_corpus_comes_through(corpus, tmp_path) -> None:
         asyncio.run(take(store, 0, 1))
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file", "/x/y"), InputError("bad"), ValueError("ours")])
-def test_faults_keep_their_kind(error) -> None:
-    """A fault of the corpus's process is of the same kind in the driver; one of ours is named."""
-    told = json.loads(json.dumps(segment_process._told(error)))
-    raised = segment_process._fault(**told)
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (InputError("bad"), InputError, "bad"),
+        (FileNotFoundError(2, "No such file", b"/x/y"), FileNotFoundError, "[Errno 2] No such file: '/x/y'"),
+        (PermissionError("s3://b/k"), PermissionError, "s3://b/k"),
+        (type("StoreError", (OSError,), {})("away"), OSError, "away"),
+        (ValueError("ours"), RuntimeError, "ValueError in the process that reads the corpus: ours"),
+    ],
+)
+def test_faults_keep_their_kind(error, kind, text) -> None:
+    """A fault of the corpus's process is of the same kind in the driver, with its words; one of ours is named."""
+    raised = segment_process._fault(**json.loads(json.dumps(segment_process._told(error))))
 
-    if isinstance(error, ValueError):
-        assert str(raised) == "ValueError in the process that reads the corpus"
-    else:
-        assert (type(raised), str(raised)) == (type(error), str(error))
+    assert (type(raised), str(raised)) == (kind, text)
+
+
+def test_a_fault_is_met_again(corpus, tmp_path) -> None:
+    """Asked again after a fault, the process meets it again, and does not take the corpus to be at its end."""
+    source = corpus(20)
+    settings = CorpusSettings(source=str(source))
+    process = segment_process.CorpusProcess(open_corpus(settings), folder_at(tmp_path / "r"))
+    source.write_text("other")
+    try:
+        for _ in range(2):
+            with pytest.raises(InputError, match="the file has changed"):
+                process.read(0, 10, 5.0)
+    finally:
+        process.close()
+
+
+def test_a_part_that_was_not_written_is_read_again(corpus, tmp_path) -> None:
+    """Asked for the same part a second time, the process gives the same one, and not the one after it."""
+    settings = CorpusSettings(source=str(corpus(20)))
+    process = segment_process.CorpusProcess(open_corpus(settings), folder_at(tmp_path / "r"))
+    try:
+        assert process.read(0, 7, 5.0) == process.read(0, 7, 5.0)
+    finally:
+        process.close()
 
 
 def test_the_process_ends_with_a_killed_driver(corpus, tmp_path) -> None:
@@ -250,13 +283,18 @@ def test_the_process_ends_with_a_killed_driver(corpus, tmp_path) -> None:
         print(store._process._process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """
-    source = corpus(3000)
-    command = [sys.executable, "-c", textwrap.dedent(driver), str(tmp_path / "r"), str(source)]
-    pid = int(subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout)
-    ends = time.monotonic() + 30
-    while alive(pid):
-        assert time.monotonic() < ends, f"{pid} is still there"
-        time.sleep(0.05)
+    command = [sys.executable, "-c", textwrap.dedent(driver), str(tmp_path / "r"), str(corpus(3000))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as killed:
+        assert killed.stdout is not None
+        pid = int(killed.stdout.readline())
+    try:
+        ends = time.monotonic() + 30
+        while alive(pid):
+            assert time.monotonic() < ends, f"{pid} is still there"
+            time.sleep(0.05)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_damaged_record_is_named(small_parts, corpus, tmp_path) -> None:
