@@ -10,7 +10,7 @@ import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
-from actors import cluster, metrics
+from actors import metrics
 from pipeline.counters import Counters
 from pipeline.engine import EngineUse, Lost
 
@@ -76,19 +76,15 @@ def test_engines_are_told_with_where_their_time_went(told) -> None:
     assert told["instructmill_generated_tokens", RUN] == 5000
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_prometheus_reads_them_from_the_node() -> None:
     """Ray's exporter on a real node gives them under their names with `ray_` before, counts with `_total` after."""
-    cluster.connect(num_cpus=1)
-    try:
-        run = metrics.RunMetrics("night", Counters())
-        counters = Counters(units=7)
-        counters.refused_candidates["not_novel"] = 3
-        run.update(EngineUse(engines=2, ready=1, lost={Lost.LOADING: 2.5}), counters)
-        node = ray.nodes()[0]
-        address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-        scraped = scrape(address)
-    finally:
-        cluster.disconnect()
+    run = metrics.RunMetrics("night", Counters())
+    counters = Counters(units=7)
+    counters.refused_candidates["not_novel"] = 3
+    run.update(EngineUse(engines=2, ready=1, lost={Lost.LOADING: 2.5}), counters)
+    node = ray.nodes()[0]
+    scraped = scrape(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics")
 
     assert scraped["ray_instructmill_engines_ready", ""] == 1
     assert scraped["ray_instructmill_units_total", ""] == 7
