@@ -90,7 +90,8 @@ def test_killed_and_started_again(config, tables, tmp_path, commits_seen):
 def test_a_signal_commits_what_is_whole_and_exits_with_75(config, tables, tmp_path, number):
     """SIGINT and SIGTERM end the run with 75, one sentence and no traceback; the same command then completes it."""
     assert start(config, tmp_path / "whole", tmp_path / "whole.log").wait() == 0
-    process = start(config, tmp_path / "r", tmp_path / "before.log", delay_s=0.1)  # long enough to be stopped in it
+    # So slow that units are under way when the signal comes, however long the commit before it takes.
+    process = start(config, tmp_path / "r", tmp_path / "before.log", delay_s=0.6)
     wait_for_commits(process, tmp_path / "r", 1)
     os.kill(process.pid, number)
     _, words = process.communicate(timeout=30)
