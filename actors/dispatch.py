@@ -75,12 +75,12 @@ class TaskQueue:
     """Waiting tasks: those that a lost engine held before new ones, then by key."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[bool, tuple[object, ...], int, Task]] = []
+        self._heap: list[tuple[bool, int, Stage, int, int, int, int, Task]] = []
 
     def push(self, task: Task) -> None:
         key = task.request.key
-        order = (key.unit, key.stage, key.candidate, key.sample, key.attempt)
-        heapq.heappush(self._heap, (not task.deaths, order, task.serial, task))
+        order = (not task.deaths, key.unit, key.stage, key.candidate, key.sample, key.attempt)
+        heapq.heappush(self._heap, (*order, task.serial, task))
 
     def first(self) -> Task | None:
         while self._heap and self._heap[0][-1].future.done():  # withdrawn while it waited

@@ -27,7 +27,7 @@ CLOSE_S = 20.0
 WATCH_S = 1.0
 # How long an engine may hold an exchange. Each one costs this process over a millisecond whatever it carries, so that
 # many engines are asked less often; new requests wait for that long, in which the spare slots keep an engine busy.
-SHORTEST_HOLD_S, HOLD_PER_ENGINE_S, LONGEST_HOLD_S = 0.4, 0.032, 2.0
+SHORTEST_HOLD_S, HOLD_PER_ENGINE_S, LONGEST_HOLD_S = 0.4, 0.048, 3.0
 DRAINS_S = 5.0  # how often it is asked which nodes are to go
 SPARE_S = 5.0  # an engine with nothing to do for so long is let go at the end of a run
 

@@ -1,7 +1,7 @@
 """What an engine pool and an engine say to each other: plain frozen values, and the interface between the two.
 
 One `exchange` per engine is in flight at any time. It carries new calls and withdrawals in, finished answers and the
-engine's gauges out, and returns within two seconds: its cost for the driver hardly depends on what it carries, up to
+engine's gauges out, and returns within three seconds: its cost for the driver hardly depends on what it carries, up to
 100 KiB.
 """
 

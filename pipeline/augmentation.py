@@ -110,7 +110,8 @@ def _unwrapped(text: str, chat: bool) -> str:
     for lead in (_RULES, _SURE, _PREAMBLE, _TITLE):
         if found := lead.match(text):
             text = text[found.end() :].lstrip()
-    text = _RULES.sub("", text) if _RULES.search(text, text.rfind("\n") if "\n" in text else 0) else text
+    if "\n" in text and _RULES.search(text, text.rfind("\n")):
+        text = _RULES.sub("", text)
     if not has_several(text):
         for mark in (_LABEL, _ITEM):
             if found := mark.match(text):
@@ -301,13 +302,25 @@ _REFERRING = (
     rf"the {_TEXT}{_END}",
     rf"(?:^|[.!?]\s+)given the {_TEXT}{_END}",
 )
-# Each of these expressions needs one of these: most instructions have none, and are not searched thirty times.
-_HINTS = (
-    *re.findall(r"[a-z]+", _SHOWN.partition(">")[2].removesuffix("s?").replace("examples?", "example")),
-    *("page", "this", "above", "below", "earlier", "previously", "author", "writer", "narrator", "listing", "figure"),
-)
-_POINTS = tuple(re.compile(f"(?i){pattern}") for pattern in _POINTING)
-_REFERS = tuple(re.compile(f"(?i){pattern}") for pattern in _REFERRING)
+# Each of these expressions needs one of some words. Most instructions hold few of these, and are not searched 30 times.
+_NOUNS = {
+    part: frozenset(re.findall(r"[a-z]+", part.partition(">")[2].removesuffix("s?").replace("s?", "")))
+    for part in (_TEXT, _SHOWN, _THIS, _WHOLE)
+}
+_OTHERS = frozenset("this above below earlier previously author writer narrator listing figure table".split())
+_HINTS = _OTHERS.union(*_NOUNS.values())
+
+
+def _needs(pattern: str) -> frozenset[str]:
+    return next((words for part, words in _NOUNS.items() if part in pattern), _OTHERS)
+
+
+# Each with the words it needs, and whether it points.
+_REFERENCES = [
+    (_needs(pattern), re.compile(f"(?i){pattern}"), points)
+    for patterns, points in ((_REFERRING, False), (_POINTING, True))
+    for pattern in patterns
+]
 
 # What excuses a reference: the instruction brings the text along, is about code that gets one, or names a known work.
 _BROUGHT = re.compile(r"```|[\"“][^\"”]{40,}[\"”]|:\s*\n+\s*(?![-*•\d])\S|\n\s*>")
@@ -321,16 +334,15 @@ _WORK_OF_ART = re.compile(r"[\"“‘*_]|\bby [A-Z]|\b(?i:novel|book|poem|play|f
 
 def _reference(instruction: str) -> str:
     """The words that refer to a text which the reader of this instruction does not have, or ""."""
-    if instruction.isascii():
-        lowered = instruction.lower()
-        if not any(map(lowered.__contains__, _HINTS)):
-            return ""
-    if _BROUGHT.search(instruction):
+    lowered = instruction.lower()
+    there = {word for word in _HINTS if word in lowered} if instruction.isascii() else _HINTS
+    if not there or _BROUGHT.search(instruction):
         return ""
-    for pattern in (*_REFERS, *_POINTS):
-        for found in pattern.finditer(instruction):
-            if not _is_excused(found, points=pattern in _POINTS):
-                return found[0]
+    for needs, pattern, points in _REFERENCES:
+        if not needs.isdisjoint(there):
+            for found in pattern.finditer(instruction):
+                if not _is_excused(found, points=points):
+                    return found[0]
     return ""
 
 

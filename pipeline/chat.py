@@ -24,6 +24,8 @@ _TAGS = (
     ("<|channel>thought", "<channel|>"),  # Gemma
     ("<|channel|>analysis<|message|>", _ANSWER_CHANNEL),  # gpt-oss
 )
+# Where an answer begins whose block has no opening tag: a closing tag on a line of its own; no prose holds the others.
+_ENDS = tuple((opening, f"\n{closing}\n" if closing.startswith("</") else closing) for opening, closing in _TAGS)
 _GENERATION = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")  # a block that transformers adds to the language
 
 
@@ -129,11 +131,11 @@ def answer_of(text: str) -> str | None:
         if rest.startswith(opening):
             _, closed, rest = rest.partition(closing)
             return answer_of(rest.lstrip()) if closed else None
-    for opening, closing in _TAGS:
-        alone = f"\n{closing}\n" if closing.startswith("</") else closing  # no prose holds the others
-        before, closed, answer = text.partition(alone)
-        if closed and opening not in before:
-            return answer_of(answer.lstrip())
+    for opening, end in _ENDS:
+        if end in text:
+            before, _, answer = text.partition(end)
+            if opening not in before:
+                return answer_of(answer.lstrip())
     return text
 
 

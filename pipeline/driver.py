@@ -37,6 +37,7 @@ class State:
     window: int
 
 
+STAGES = tuple(Stage)
 TABLES = ("examples", "admitted", "rejects")  # of a unit's result, one for each table of the run folder
 
 CommitUnits = Callable[[Sequence[UnitResult], Counters, Sequence[tuple[int, int]], Ending | None, int], None]
@@ -60,7 +61,7 @@ class _Open:
         )
 
     def usage(self) -> tuple[Usage, ...]:
-        return tuple(self._used[stage] for stage in Stage if stage in self._used)
+        return tuple(self._used[stage] for stage in STAGES if stage in self._used)
 
     @property
     def tokens(self) -> int:
@@ -169,12 +170,14 @@ class Driver:
         due = [self._config.shards.seconds - self._range_age()] if self._range else []
         if self._config.budget.hours is not None:
             due.append(1.0)
+        # Many times for each unit, so that no task is made for it.
+        alarm = asyncio.get_running_loop().call_later(max(min(due), 0.0), self._moved.set) if due else None
         try:
-            await asyncio.wait_for(self._moved.wait(), max(min(due), 0.0) if due else None)
-        except TimeoutError:
-            return
+            await self._moved.wait()
         finally:
             self._moved.clear()
+            if alarm is not None:
+                alarm.cancel()
 
     def _wake(self) -> None:
         self._moved.set()

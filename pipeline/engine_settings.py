@@ -124,8 +124,8 @@ class EngineSettings(Settings):
     """How long an engine may take to load, and the run be without any that is ready, before it stops with 75."""
     room_timeout_s: float = Field(3600, gt=0)
     """The same while no engine has its room on the cluster: how long an autoscaler, or a spot market, may take."""
-    silent_timeout_s: float = Field(120, ge=3)
-    """An engine process that has not answered for so long is killed and replaced. One at work may gather for 2."""
+    silent_timeout_s: float = Field(120, ge=5)
+    """An engine process that has not answered for so long is killed and replaced. One at work may gather for 3."""
     stall_timeout_s: float = Field(300, gt=0)
     """One that answers but has made no token for so long, with requests on it, is killed and replaced too."""
     vllm: dict[str, Any] = Field(default_factory=dict)

@@ -171,7 +171,7 @@ def lost(events: Events, words: str) -> dict[str, Any]:
 def test_an_engine_that_gets_a_signal(on_ray, scripted, tmp_path, gone, ends_as_undisturbed, number, words) -> None:
     """An engine that is killed or stopped from outside is replaced; what it held is answered elsewhere, and its process
     is gone in either case."""
-    config = scripted(**over_two(silent_timeout_s=4))
+    config = scripted(**over_two(silent_timeout_s=5))
     hit: list[int] = []
 
     async def disturb(pool: EnginePool) -> None:
@@ -211,7 +211,7 @@ def test_an_engine_that_answers_and_makes_no_token(on_ray, scripted, tmp_path, g
 
 def test_an_engine_whose_interpreter_is_held(on_ray, scripted, tmp_path, gone, ends_as_undisturbed) -> None:
     """One whose process is in a call that keeps the interpreter's lock is killed for its silence."""
-    config = scripted(**over_two(silent_timeout_s=4))
+    config = scripted(**over_two(silent_timeout_s=5))
 
     async def disturb(pool: EnginePool) -> None:
         await in_the_middle(pool)
@@ -221,7 +221,7 @@ def test_an_engine_whose_interpreter_is_held(on_ray, scripted, tmp_path, gone, e
 
     held = taken(tmp_path, "hold")
     assert stats.deaths >= 1
-    assert lost(events, f"process {held} ")["detail"].endswith("was silent for 4 s")
+    assert lost(events, f"process {held} ")["detail"].endswith("was silent for 5 s")
     assert gone(held)
     ends_as_undisturbed(tmp_path / "r", config)
 
