@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="8 engines, a small pool, 15 seconds each")
     parser.add_argument("--recipes", nargs="+", default=["self-instruct", "backtranslation"])
     parser.add_argument("--engines", type=int, default=64)
+    parser.add_argument("--drivers", type=int, default=1, help="side by side, each with so many engines")
     parser.add_argument("--max-num-seqs", type=int, default=128)
     parser.add_argument("--pool", type=int, nargs="+", default=[20_000, 200_000])
     parser.add_argument("--window", type=int, default=0, help="units; 0: 64 an engine, or four times its slots")
@@ -283,6 +285,16 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--judge", default="score", help="curation.mode")
     parser.add_argument("--one", nargs=2, metavar=("RECIPE", "POOL"), help=argparse.SUPPRESS)
     return parser
+
+
+def run_one(command: list[str], environment: dict[str, str]) -> Result:
+    """One driver in a process of its own."""
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if not found:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
+    one: Result = json.loads(found[0].removeprefix("RESULT "))
+    return one
 
 
 def main() -> None:
@@ -304,14 +316,12 @@ def main() -> None:
     for recipe in options.recipes:
         for held in options.pool:
             command = [sys.executable, __file__, *given, "--one", recipe, str(held)]
-            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-            found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-            if not found:
-                sys.exit(f"{recipe} with {held} held failed:\n{done.stderr[-4000:]}")
-            results.append(json.loads(found[0].removeprefix("RESULT ")))
-            one = results[-1]
-            split = ", ".join(f"{part} {ms:.3f}" for part, ms in one["main_ms_per_call"].items())
-            print(f"{recipe}, {held:,} held: main thread, ms per call: {split}", file=sys.stderr, flush=True)
+            with ThreadPoolExecutor(options.drivers) as side_by_side:
+                begun = [side_by_side.submit(run_one, command, environment) for _ in range(options.drivers)]
+            for one in (each.result() for each in begun):
+                results.append(one)
+                split = ", ".join(f"{part} {ms:.3f}" for part, ms in one["main_ms_per_call"].items())
+                print(f"{recipe}, {held:,} held: main thread, ms per call: {split}", file=sys.stderr, flush=True)
     print(table(results))
     (RESULTS / "driver.json").write_text(json.dumps(results, indent=1))
 
