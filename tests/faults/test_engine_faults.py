@@ -165,7 +165,7 @@ def lost(events: Events, words: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(signal.SIGKILL, "died"), (signal.SIGSTOP, "process {} ")],
+    [(signal.SIGKILL, "died"), pytest.param(signal.SIGSTOP, "process {} ", marks=pytest.mark.slow)],
     ids=["SIGKILL", "SIGSTOP"],
 )
 def test_an_engine_that_gets_a_signal(on_ray, scripted, tmp_path, gone, ends_as_undisturbed, number, words) -> None:

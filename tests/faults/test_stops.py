@@ -144,7 +144,7 @@ def test_a_signal_while_the_store_is_gone(start, server, s3) -> None:
     assert "storage failed" in sentence(words)
 
 
-@pytest.mark.parametrize("delay_s", [0.05, 600], ids=["in-a-commit", "closing"])
+@pytest.mark.parametrize("delay_s", [pytest.param(0.05, marks=pytest.mark.slow), 600], ids=["in-a-commit", "closing"])
 def test_a_second_signal_ends_the_run_at_once(start, server, s3, tables, whole, delay_s) -> None:
     """While the first one's commit waits for the store; or what follows it, where there is nothing to commit."""
     run = start(s3, "--set", f"engine.scripted.delay_s={delay_s}")
@@ -164,7 +164,11 @@ def test_a_second_signal_ends_the_run_at_once(start, server, s3, tables, whole, 
     ends_as_undisturbed(start, s3, tables, whole)
 
 
-@pytest.mark.parametrize("file", [".run/lease/000000001.json", ".run/manifest.json"], ids=["no-lease", "lease-held"])
+@pytest.mark.parametrize(
+    "file",
+    [".run/lease/000000001.json", pytest.param(".run/manifest.json", marks=pytest.mark.slow)],
+    ids=["no-lease", "lease-held"],
+)
 def test_a_signal_before_the_run_has_begun(start, server, s3, tables, whole, file) -> None:
     """It waits for a store that does not answer, before or after the folder is its own: it ends with 75 too."""
     run = start(s3, wrapper=STORE_STOPS, arguments=(str(server[0].pid), file))

@@ -104,6 +104,7 @@ async def test_an_adapter_changes_the_answers(
     assert all(one != other for one, other in zip(real, plain, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_broken_adapter_ends_the_start(
     ray_session: None, vllm_settings: EngineSettings, tmp_path: Path

@@ -132,6 +132,7 @@ async def test_a_wrong_option_is_named_and_a_loading_engine_answers_pings(
         await pool.close()
 
 
+@pytest.mark.slow
 async def test_a_model_that_is_not_there_ends_the_start(
     ray_session: None, vllm_settings: EngineSettings, tmp_path: Path
 ) -> None:

@@ -152,6 +152,7 @@ async def test_what_is_no_single_token_is_refused(pool: EnginePool) -> None:
     assert (await ask(pool, pairs()[:1]))[0].text in DIGITS
 
 
+@pytest.mark.slow
 async def test_a_model_whose_digits_have_no_space(
     ray_session: None, one_engine: EngineSettings, tmp_path: Path, chat_model: Path
 ) -> None:
