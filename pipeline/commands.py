@@ -62,12 +62,12 @@ def run(options: argparse.Namespace) -> int:
 def submit(options: argparse.Namespace) -> int:
     """`instructmill submit`: the same run as a job on a cluster; its end is this command's."""
     from pipeline.launch import cluster_jobs
-    from pipeline.submit import checked_address, job_commands, make_job, require_done
+    from pipeline.submit import checked_address, job_commands, make_job, remarks_on, require_done
 
     address = checked_address(options.address or os.environ.get("RAY_API_SERVER_ADDRESS"))
     job = make_job(options.config, tuple(options.set), options.out, options.working_dir, options.stop_wait)
     jobs = cluster_jobs(address)
-    for remark in job.remarks:
+    for remark in (*remarks_on(address), *job.remarks):
         print(remark, file=sys.stderr)
     id = jobs.submit(job)
     if options.no_wait:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.config import Config, load_config
 from pipeline.engine_settings import EngineSettings
@@ -21,6 +22,8 @@ from pipeline.storage import folder_at
 
 PENDING, RUNNING, STOPPED, SUCCEEDED = "PENDING", "RUNNING", "STOPPED", "SUCCEEDED"  # as Ray calls them
 LARGE = 256 << 20  # bytes of a working dir that are worth a word before they are read
+OURS = ("pipeline", "actors", "prompts", "embedded")  # packages, as they are imported
+HERE = ("localhost", "127.0.0.1", "::1")
 LEFT_OUT = (".git", ".venv", "venv", "__pycache__")  # of a working dir, by Ray
 
 
@@ -65,6 +68,8 @@ def make_job(
     """
     shipped = config_path.startswith("shipped:")
     folder = _working_dir(config_path, working_dir, shipped)
+    if folder is not None and not _is_clone(folder):
+        _refuse_intruders(folder)
     config = load_config(config_path, overrides, out)
     remarks = [*_check_run_folder(config), *_check_models(config, folder), *_check_inputs(config, folder)]
     if folder is not None and _holds_more(folder, LARGE):
@@ -92,6 +97,15 @@ def checked_address(address: str | None) -> str:
     if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", address):
         raise InputError(f"--address {address}: {mend}")
     return address.rstrip("/")
+
+
+def remarks_on(address: str) -> Iterator[str]:
+    """What the person should know of a cluster's address, a sentence each."""
+    if address.startswith("http://") and urlsplit(address).hostname not in HERE:
+        yield (
+            f"{address} is plain http: the token goes there unencrypted; where others may listen, go through a tunnel "
+            "or a port-forward"
+        )
 
 
 def next_id(name: str, jobs: Mapping[str, str], address: str) -> str:
@@ -184,6 +198,17 @@ def _working_dir(config_path: str, given: str | None, shipped: bool) -> Path | N
 
 def _is_clone(folder: Path) -> bool:
     return (folder / "pipeline" / "__main__.py").is_file() and (folder / "actors" / "cluster.py").is_file()
+
+
+def _refuse_intruders(folder: Path) -> None:
+    """Raise InputError where the job, which starts in this folder, would import another package by a name of ours."""
+    for name in OURS:
+        for other in (folder / name / "__init__.py", folder / f"{name}.py"):
+            if other.is_file():
+                raise InputError(
+                    f"{other} would take the place of InstructMill's own package {name!r} in the job; put the "
+                    "configuration into a folder without it, and name that with --working-dir"
+                )
 
 
 def _lies_in(path: str, folder: Path) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.__main__ import NEEDED
 from pipeline.errors import InputError, MillError, RunStopped
-from pipeline.submit import End, checked_address, make_job, next_id, require_done
+from pipeline.submit import End, checked_address, make_job, next_id, remarks_on, require_done
 
 SCRIPTED = 'target = 20\n[engine]\nkind = "scripted"\n'
 BUCKET = "s3://bucket/run"
@@ -104,6 +104,40 @@ def test_the_configuration_must_be_in_what_is_sent(here, tmp_path, monkeypatch):
         job("absent.toml")
     with pytest.raises(InputError, match="--working-dir nowhere: there is no such folder"):
         job(working_dir="nowhere")
+
+
+@pytest.mark.parametrize("other", ["pipeline/__init__.py", "prompts/__init__.py", "actors.py"])
+def test_a_package_that_would_hide_ours_is_refused(here, other):
+    """A job starts in the working dir, where another package by a name of ours would be imported in its place."""
+    place = here / other
+    place.parent.mkdir(exist_ok=True)
+    place.touch()
+    with pytest.raises(InputError, match=f"{other} would take the place of InstructMill's own package"):
+        job()
+    assert job(working_dir="configs", path="configs/long night.toml").working_dir == here / "configs"
+
+
+def test_a_folder_of_prompts_is_no_package(here):
+    """Prompt files of one's own may lie in a folder `prompts`."""
+    (here / "prompts").mkdir()
+    (here / "prompts" / "bootstrap.txt").touch()
+    assert job().working_dir == here
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("http://10.0.0.7:8265", True),
+        ("http://head:8265", True),
+        ("http://127.0.0.1:8265", False),
+        ("http://localhost:8265", False),
+        ("http://[::1]:8265", False),
+        ("https://head", False),
+    ],
+)
+def test_a_token_in_the_clear_is_told(address, told):
+    """Over plain http to another machine the token is not hidden, and a sentence says so."""
+    assert [("unencrypted" in remark) for remark in remarks_on(address)] == [True] * told
 
 
 def test_a_home_folder_is_not_sent_by_default(here, monkeypatch):
