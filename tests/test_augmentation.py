@@ -189,10 +189,10 @@ def test_what_matches_a_reference_holds_a_word_it_needs(
     """The shortcut past an expression for references passes no text that it would match."""
     needs, pattern, _ = reference
 
-    @settings(max_examples=30, suppress_health_check=list(HealthCheck), deadline=None)
-    @given(st.from_regex(pattern))
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
+    @given(st.from_regex(pattern, alphabet=st.characters(codec="ascii")))
     def holds(text: str) -> None:
-        assert not text.isascii() or any(word in text.lower() for word in needs)
+        assert any(word in text.lower() for word in needs)
 
     holds()
 

@@ -266,6 +266,42 @@ def test_a_spent_budget_is_a_finished_run(scripted, tmp_path, values, reason):
     assert open_run(config, tmp_path / "r").ending.reason == reason
 
 
+class Hanging(ScriptedEngine):
+    """An engine from which no answer for the units after the third comes."""
+
+    async def generate(self, request: Request) -> Completion:
+        if request.key.unit >= 3:
+            await asyncio.Event().wait()
+        return await super().generate(request)
+
+
+def test_a_range_is_committed_when_it_is_old_though_nothing_happens(scripted, tmp_path):
+    """`shards.seconds` bounds what a crash costs also while all engines stand still."""
+    opened = open_run(scripted(shards={"rows": 1000, "seconds": 1}), tmp_path / "r")
+
+    async def main() -> None:
+        driver = Driver(opened.plan.config, opened.state, opened.plan.recipe, Hanging(), opened.commit)
+        running = asyncio.create_task(driver.run())
+        async with asyncio.timeout(30):
+            while len(read_commits(tmp_path / "r")) < 2:
+                await asyncio.sleep(0.05)
+        driver.stop(RunStopped("seen"))
+        with pytest.raises(RunStopped, match="seen"):
+            await running
+
+    asyncio.run(main())
+    opened.close()
+    assert read_commits(tmp_path / "r")[1].counters["units"] == 3
+
+
+def test_spent_hours_end_a_run_that_stands_still(scripted, tmp_path):
+    """`budget.hours` is looked at also while nothing is answered."""
+    config = scripted(target=10_000, budget={"hours": 1 / 3600})
+    asyncio.run(asyncio.wait_for(run_to_end(config, tmp_path / "r", Hanging()), 30))
+
+    assert read_commits(tmp_path / "r")[-1].ending["reason"] == "budget.hours"
+
+
 def test_an_exhausted_novelty_ends_the_run_with_a_word(scripted, tmp_path):
     """A model that repeats itself does not loop for ever: the run ends as exhausted, and never before unit 2W."""
 
