@@ -162,18 +162,18 @@ _LZ4 = pa.Codec("lz4")
 
 
 class Packed:
-    """Calls on their way to an engine's process, where the tuple of them comes out.
+    """Calls or answers on their way between two processes; the tuple of them comes out.
 
-    The prompts of a stage have most of their text in common. Compressed, the calls of an exchange stay under the 100
-    KiB up to which Ray sends arguments along; what is larger goes through its object store, at twice the cost. What
+    The prompts of a stage have most of their text in common. Compressed, what an exchange carries stays under the 100
+    KiB up to which Ray sends values along; what is larger goes through its object store, at twice the cost. What
     unpickles them is what unpickles all that Ray carries between a driver and its own actors.
     """
 
-    def __init__(self, calls: tuple[Call, ...]) -> None:
-        self._calls = calls
+    def __init__(self, sent: tuple[Call, ...] | tuple[Answer, ...]) -> None:
+        self._sent = sent
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes, int]]:
-        plain = pickle.dumps(self._calls)
+        plain = pickle.dumps(self._sent)
         return _unpacked, (_LZ4.compress(plain, asbytes=True), len(plain))
 
 
@@ -182,5 +182,6 @@ def _unpacked(packed: bytes, size: int) -> Any:
 
 
 # What every exchange carries is pickled as calls of constructors: half the time that frozen classes with slots take.
-for _sent in (Call, Answer, Gauges, News, Request, RequestKey, Sampling, Message, Completion):
+for _sent in (Call, Answer, Gauges, Request, RequestKey, Sampling, Message, Completion):
     copyreg.pickle(_sent, _constructed(_sent))
+copyreg.pickle(News, lambda news: (News, (Packed(news.answers), news.gauges)))
