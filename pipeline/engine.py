@@ -151,11 +151,27 @@ class Engine(Protocol):
         ...
 
 
+class _Written:
+    """A run as its writer sees it. A unit asks the writer first, for all that it wants of it: when none is left to
+    start, only what is asked already keeps the writer's engines (`Running`)."""
+
+    def __init__(self, run: Running, both: WriterAndJudge) -> None:
+        self._run, self._both = run, both
+
+    @property
+    def open_units(self) -> int:
+        return min(self._run.open_units, self._both.written)
+
+    def holding(self) -> Lost:
+        return self._run.holding()
+
+
 class WriterAndJudge:
     """Two engines as one: the judge answers what belongs to self-curation, the writer all else."""
 
     def __init__(self, writer: Engine, judge: Engine) -> None:
         self._writer, self._judge = writer, judge
+        self.written = 0  # requests that wait for the writer
 
     @property
     def capacity(self) -> int:
@@ -164,12 +180,17 @@ class WriterAndJudge:
 
     async def generate(self, request: Request) -> Completion:
         """Answer one request, or raise, as the engine does whose it is."""
-        engine = self._judge if request.key.stage in JUDGING else self._writer
-        return await engine.generate(request)
+        if request.key.stage in JUDGING:
+            return await self._judge.generate(request)
+        self.written += 1
+        try:
+            return await self._writer.generate(request)
+        finally:
+            self.written -= 1
 
     def follow(self, run: Running) -> None:
-        """Both do."""
-        self._writer.follow(run)
+        """Both do; the writer as far as it concerns it."""
+        self._writer.follow(_Written(run, self))
         self._judge.follow(run)
 
     def use(self) -> EngineUse | None:

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.endpoint import OpenAIEngine
 from pipeline.endpoint_http import Server
-from pipeline.engine import WriterAndJudge
+from pipeline.engine import Lost, Running, WriterAndJudge
 from pipeline.engine_settings import EngineSettings
 from pipeline.prompting import shipped_text
 from pipeline.records import Completion, Message, Prompt, Request, RequestKey, Sampling, Stage
@@ -491,6 +491,40 @@ def test_the_judge_answers_what_belongs_to_curation() -> None:
     assert both.capacity == 3
     assert stages_of(judge) == [Stage.RATIONALE, Stage.CURATION]
     assert set(stages_of(writer)) == set(Stage) - {Stage.RATIONALE, Stage.CURATION}
+
+
+def test_the_writer_is_needed_for_what_it_is_asked_alone() -> None:
+    """To the writer a run has as many open units as requests wait for it, so that its engines may go while the judge's
+    work; to the judge it has all of them."""
+
+    class Following(ScriptedEngine):
+        run: Running
+
+        def follow(self, run: Running) -> None:
+            self.run = run
+
+    class Open:
+        open_units = 7
+
+        def holding(self) -> Lost:
+            return Lost.TAIL
+
+    writer, judge = Following(delay_s=0.1), Following(delay_s=0.1)
+    both = WriterAndJudge(writer, judge)
+    both.follow(Open())
+
+    async def main() -> None:
+        stages = (Stage.AUGMENTATION, Stage.AUGMENTATION, Stage.CURATION)
+        keys = (RequestKey(unit, stage) for unit, stage in enumerate(stages))
+        asked = [asyncio.create_task(both.generate(Request(key, TEXT, STEP))) for key in keys]
+        await asyncio.sleep(0)
+        assert (writer.run.open_units, judge.run.open_units) == (2, 7)
+        asked[0].cancel()
+        await asyncio.wait(asked)
+        assert (writer.run.open_units, judge.run.open_units) == (0, 7)
+        assert writer.run.holding() is judge.run.holding() is Lost.TAIL
+
+    asyncio.run(main())
 
 
 def test_both_are_closed() -> None:
