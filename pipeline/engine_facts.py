@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.console import clock
 from pipeline.engine import EngineUse, Lost, useful_and_all
 
+LATELY_S = 60.0
 
-def facts_of(time: Mapping[str, float], rows: int) -> dict[str, Any] | None:
-    """What engines did over their whole time: `time` is EngineUse.time, or a run's; None where there was none.
+
+def facts_of(spent: Mapping[str, float], rows: int) -> dict[str, Any] | None:
+    """What engines did over their whole time: `spent` is EngineUse.time, or a run's; None where there was none.
 
     Shares are of all engine time. Requests and KV cache are those of one engine on an average while it served.
     """
-    useful, whole = useful_and_all(time)
+    useful, whole = useful_and_all(spent)
     if not whole:
         return None
-    served = whole - time.get(Lost.LOADING, 0.0) or 1.0
-    queries = time.get("prefix_queries", 0.0)
+    served = whole - spent.get(Lost.LOADING, 0.0) or 1.0
+    queries = spent.get("prefix_queries", 0.0)
     return {
         "seconds": round(whole, 3),
-        "busy": round(time.get("busy", 0.0) / whole, 4),
+        "busy": round(spent.get("busy", 0.0) / whole, 4),
         "useful": round(useful / whole, 4),
-        "lost": {cause.value: round(time.get(cause, 0.0) / whole, 4) for cause in Lost},
-        "running": round(time.get("running", 0.0) / served, 2),
-        "waiting": round(time.get("waiting", 0.0) / served, 2),
-        "kv_use": round(time.get("kv_use", 0.0) / served, 4),
-        "prefix_hits": round(time.get("prefix_hits", 0.0) / queries, 4) if queries else None,
+        "lost": {cause.value: round(spent.get(cause, 0.0) / whole, 4) for cause in Lost},
+        "running": round(spent.get("running", 0.0) / served, 2),
+        "waiting": round(spent.get("waiting", 0.0) / served, 2),
+        "kv_use": round(spent.get("kv_use", 0.0) / served, 4),
+        "prefix_hits": round(spent.get("prefix_hits", 0.0) / queries, 4) if queries else None,
         "rows_per_engine_hour": round(rows / whole * 3600, 1),
     }
 
 
-def standing(use: EngineUse) -> dict[str, Any]:
-    """What engines do just now, all of them together, and where their time has gone since this process began."""
-    known = facts_of(use.time, 0) or {}
-    names = ("busy", "useful", "lost", "prefix_hits")
+class Lately:
+    """What engines do just now, reading after reading, and where the time of the last minutes went."""
+
+    def __init__(self, rows: int = 0) -> None:
+        """`rows`: the run's, at the start."""
+        nothing: Mapping[str, float] = {}
+        self._readings = deque([(time.monotonic(), rows, nothing)])
+
+    def standing(self, use: EngineUse, rows: int) -> dict[str, Any]:
+        """All engines together; shares, hits and rows are those since the oldest reading of the last LATELY_S."""
+        now = time.monotonic()
+        self._readings.append((now, rows, use.time))
+        while len(self._readings) > 2 and self._readings[1][0] <= now - LATELY_S:
+            self._readings.popleft()
+        _, before, then = self._readings[0]
+        return _standing(use, {name: all - then.get(name, 0.0) for name, all in use.time.items()}, rows - before)
+
+
+def _standing(use: EngineUse, spent: Mapping[str, float], rows: int) -> dict[str, Any]:
+    known = facts_of(spent, rows) or {}
+    names = ("busy", "useful", "lost", "prefix_hits", "rows_per_engine_hour")
     return {
         "engines": use.engines,
         "ready": use.ready,
@@ -49,7 +70,7 @@ def standing(use: EngineUse) -> dict[str, Any]:
 
 
 def standing_line(now: Mapping[str, Any]) -> str:
-    """`standing` in one line."""
+    """`Lately.standing` in one line."""
     coming = [f"{now['loading']} loading"] if now["loading"] else []
     absent = now["engines"] - now["ready"] - now["loading"]
     coming += [f"{absent} not here"] if absent else []
@@ -58,6 +79,8 @@ def standing_line(now: Mapping[str, Any]) -> str:
     parts += _cache(now)
     if "busy" in now:
         parts.append(f"busy {now['busy']:.0%}  useful {now['useful']:.0%}{_lost(now['lost'])}")
+    if "rows_per_engine_hour" in now:
+        parts.append(f"{now['rows_per_engine_hour']:,.0f} rows/engine-hour")
     return "  ".join(parts)
 
 

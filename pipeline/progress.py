@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from pipeline.console import clock, write_line
 from pipeline.driver import Driver
-from pipeline.engine_facts import standing, standing_line
+from pipeline.engine_facts import Lately, standing_line
 from pipeline.unit import Units
 
 PLAIN_EVERY_S = 10.0
@@ -20,10 +20,11 @@ RATE_OF_S = 300.0  # the time left is guessed from what was done in so many seco
 
 async def log_engines(driver: Driver, note: Callable[..., None]) -> None:
     """Tell `note` every ten seconds what the engines do, for who asks how the run stands. Until cancelled."""
+    lately = Lately(driver.state.counters.examples)
     while True:
         await asyncio.sleep(PLAIN_EVERY_S)
         if use := driver.use():
-            note("engines", **standing(use))
+            note("engines", **lately.standing(use, driver.state.counters.examples))
 
 
 class Progress:
@@ -39,7 +40,8 @@ class Progress:
         self._target = target
         self._units = units
         self._began = time.monotonic()
-        self._done = deque([(self._began, driver.state.pool.admitted, driver.state.counters.units)])
+        self._lately = Lately(driver.state.counters.examples)
+        self._done = deque([self._reading(self._began)])
 
     async def draw(self) -> None:
         """Until cancelled; the last state is drawn then."""
@@ -55,7 +57,7 @@ class Progress:
     def _write(self) -> None:
         """One line on a terminal; in a log the engines have a line of their own."""
         use = self._driver.use()
-        engines = standing_line(standing(use)) if use else ""
+        engines = standing_line(self._lately.standing(use, self._driver.state.counters.examples)) if use else ""
         if sys.stderr.isatty():
             write_line("  ".join(filter(None, [self.line(), engines])))
             return
@@ -64,10 +66,12 @@ class Progress:
             write_line(f"{clock(time.monotonic() - self._began)}  {engines}")
 
     def line(self) -> str:
-        """Units, admitted or rows, reasons, tokens/s and the time left at the rate of the last minutes."""
+        """Units, admitted or rows, reasons, tokens/s and the time left, both at the rate of the last minutes."""
         driver, counters = self._driver, self._driver.state.counters
         now = time.monotonic()
-        elapsed = max(now - self._began, 1e-9)
+        self._done.append(self._reading(now))
+        while len(self._done) > 2 and self._done[1][0] <= now - RATE_OF_S:
+            self._done.popleft()
         admitted, total = driver.state.pool.admitted, self._total()
         of = f"/{'' if total[1] else '~'}{total[0]}" if total else ""
         goal = "" if self._target is None else f"/{self._target}"
@@ -75,9 +79,9 @@ class Progress:
         reasons = ", ".join(f"{reason} {count}" for reason, count in refused.most_common(3))
         reasons += ", ..." if len(refused) > 3 else ""
         return (
-            f"{clock(elapsed)}  units {counters.units}{of} (+{driver.open_units} open)  admitted {admitted}{goal}"
+            f"{clock(now - self._began)}  units {counters.units}{of} (+{driver.open_units} open)  admitted {admitted}{goal}"
             f"  rows {counters.examples}  refused {refused.total()}{f' ({reasons})' if reasons else ''}"
-            f"  {driver.generated_tokens / elapsed:,.0f} tok/s  {self._left(now, admitted, total)}"
+            f"  {self._tokens_per_s():,.0f} tok/s  {self._left(total)}"
         )
 
     def _total(self) -> tuple[int, bool] | None:
@@ -87,13 +91,19 @@ class Progress:
             return budget, True
         return total
 
-    def _left(self, now: float, admitted: int, total: tuple[int, bool] | None) -> str:
+    def _reading(self, now: float) -> tuple[float, int, int, int]:
+        """When, admitted instructions, units, generated tokens."""
+        state = self._driver.state
+        return now, state.pool.admitted, state.counters.units, self._driver.generated_tokens
+
+    def _tokens_per_s(self) -> float:
+        (since, *_, before), (now, *_, tokens) = self._done[0], self._done[-1]
+        return (tokens - before) / max(now - since, 1e-9)
+
+    def _left(self, total: tuple[int, bool] | None) -> str:
         """Until the target or the last unit, whichever comes first at the rates of the last minutes; then the units
         that are still under way."""
-        self._done.append((now, admitted, self._driver.state.counters.units))
-        while len(self._done) > 2 and self._done[1][0] <= now - RATE_OF_S:
-            self._done.popleft()
-        (since, *before), (_, *done) = self._done[0], self._done[-1]
+        (since, *before, _), (now, *done, _) = self._done[0], self._done[-1]
         left: list[float] = []
         for goal, then, here in zip((self._target, total[0] if total else None), before, done, strict=True):
             if goal is not None and here >= goal:

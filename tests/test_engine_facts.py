@@ -6,16 +6,19 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from actors.engine_use import EngineTime
 from actors.messages import Gauges
+from pipeline import engine_facts
 from pipeline.cli import main
+from pipeline.counters import Counters
 from pipeline.driver import Driver
 from pipeline.engine import EngineUse, Lost
-from pipeline.engine_facts import each_engine, facts_lines, facts_of, standing, standing_line
+from pipeline.engine_facts import Lately, each_engine, facts_lines, facts_of, standing_line
 from pipeline.progress import log_engines
 from pipeline.reading import open_folder
 from pipeline.report import status, status_text, summary
@@ -35,7 +38,7 @@ LINES = [
 ]
 STANDING = (
     "engines 2/3 (1 not here)  running 64 (+3 waiting)  KV 25%  prefix hits 80%  busy 68%  useful 60%; "
-    "lost: loading 25%, window 10%, redone 5%"
+    "lost: loading 25%, window 10%, redone 5%  1,080 rows/engine-hour"
 )
 
 
@@ -78,10 +81,27 @@ def test_facts_of_engine_time() -> None:
 
 def test_what_engines_do_just_now() -> None:
     """The line of the log says what there is, what the requests do, and where the time has gone."""
-    assert standing_line(standing(USE)) == STANDING
-    assert standing_line(standing(EngineUse(engines=2, loading=1))) == (
+    assert standing_line(Lately(rows=40).standing(USE, 100)) == STANDING
+    assert standing_line(Lately().standing(EngineUse(engines=2, loading=1), 0)) == (
         "engines 0/2 (1 loading, 1 not here)  running 0 (+0 waiting)"
     )
+
+
+def test_shares_are_those_of_the_last_minute(monkeypatch) -> None:
+    """An hour in which all went well hides no minute in which nothing did, and rows before it do not count."""
+    now = [0.0]
+    monkeypatch.setattr(engine_facts.time, "monotonic", lambda: now[0])
+    lately = Lately()
+    for seconds in range(10, 3601, 10):
+        now[0] = seconds
+        told = lately.standing(EngineUse(engines=1, ready=1, busy=seconds, full=seconds), seconds)
+    assert (told["useful"], told["rows_per_engine_hour"]) == (1.0, 3600.0)
+    for seconds in range(10, 61, 10):
+        now[0] = 3600 + seconds
+        use = EngineUse(engines=1, ready=1, busy=3600, full=3600, lost={Lost.NOVELTY: seconds})
+        told = lately.standing(use, 3600)
+        assert told["useful"] == pytest.approx(1 - seconds / 60, abs=1e-3)
+    assert (told["busy"], told["lost"]["novelty"], told["rows_per_engine_hour"]) == (0.0, 1.0, 0.0)
 
 
 def test_one_engines_time_holds_what_was_in_it(monkeypatch) -> None:
@@ -152,7 +172,8 @@ def test_status_of_a_live_run_shows_its_engines_and_since_when(live, monkeypatch
     """What the engines did when they were last heard of, with its age; what another attempt said is not shown."""
     folder = live.folder.local
     before = status(folder)
-    live.event("engines", **standing(USE))
+    standing = Lately().standing(USE, 60)
+    live.event("engines", **standing)
     live.event("engine_ready", engine=1)
     live.flush_events()
     then = time.time()
@@ -161,7 +182,7 @@ def test_status_of_a_live_run_shows_its_engines_and_since_when(live, monkeypatch
 
     assert before["engines_now"] is None
     assert before["state"] == "running"
-    assert facts["engines_now"] == {**standing(USE), "age_s": pytest.approx(75, abs=5)}
+    assert facts["engines_now"] == {**standing, "age_s": pytest.approx(75, abs=5)}
     assert f" ago: {STANDING}" in status_text(facts)
     live.close()
     assert status(folder)["engines_now"] is None
@@ -173,6 +194,8 @@ def test_the_log_tells_of_the_engines(monkeypatch) -> None:
     told: list[tuple[str, dict[str, Any]]] = []
 
     class Driving:
+        state = SimpleNamespace(counters=Counters(examples=60))
+
         def __init__(self, use: EngineUse | None) -> None:
             self.use = lambda: use
 
@@ -184,7 +207,7 @@ def test_the_log_tells_of_the_engines(monkeypatch) -> None:
     asyncio.run(listen(None))
     assert not told
     asyncio.run(listen(USE))
-    assert told[:2] == [("engines", standing(USE))] * 2
+    assert told[:2] == [("engines", Lately(rows=60).standing(USE, 60))] * 2
 
 
 def test_a_folder_without_engine_time_shows_none(scripted, tmp_path: Path) -> None:

@@ -40,6 +40,17 @@ def test_the_time_left_is_by_the_last_minutes(clock, driver) -> None:
     assert told.endswith(f"ETA {progress.clock((1000 - driver.state.pool.admitted) * 10)}")
 
 
+def test_tokens_are_those_of_the_last_minutes(clock, driver) -> None:
+    """An engine group that stands still shows, however much it has made before."""
+    line = Progress(cast(Driver, driver), 1000).line
+    clock.now, driver.generated_tokens = 100, 50_000
+    assert "  500 tok/s  " in line()
+    for clock.now in range(110, 510, 10):
+        told = line()
+
+    assert "  0 tok/s  " in told
+
+
 def test_units_that_are_still_under_way_are_told(clock, driver) -> None:
     """Once the gate has let enough in, the line says how many units are being finished, until there are none."""
     line = Progress(cast(Driver, driver), 1000).line
