@@ -219,11 +219,15 @@ def describe_window(config: Config, window: int) -> Iterator[str]:
     else:
         yield f"window: {window} units under way at most"
     slots, count = config.engine.slots, config.engine.most
-    if window < 4 * slots * count:
-        fresh = ", which keeps the demonstrations fresh" if config.recipe == "self-instruct" else ""
+    if config.recipe == "self-instruct" and window < slots * count:
+        yield (
+            f"  a unit begins with one request, so {window / slots:.1f} of {count} engine(s) are full at the start (each "
+            f"holds {slots}); later it makes many at once, and the smaller the window the fresher the demonstrations"
+        )
+    if config.recipe != "self-instruct" and window < 4 * slots * count:
         yield (
             f"  it keeps {window / (4 * slots):.1f} of {count} engine(s) full (each holds {slots} requests): they may "
-            f"idle{fresh}; window = {4 * slots * count} would fill them"
+            f"idle; window = {4 * slots * count} would fill them"
         )
 
 

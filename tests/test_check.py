@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.check import check_context, check_plan
+from pipeline.check import check_context, check_plan, describe_window
 from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.models import load_tokenizer
@@ -94,3 +94,22 @@ def test_a_doubled_beginning_of_text_is_warned_of(tmp_path: Path) -> None:
 
     assert not any("warning" in line for line in before)
     assert sum("two beginning-of-text tokens" in line for line in check_context(plan_of(folder))) == 5
+
+
+@pytest.mark.parametrize(
+    ("recipe", "window", "words"),
+    [
+        ("self_instruct_chat", 768, []),
+        ("self_instruct_chat", 192, ["a unit begins with one request, so 0.5 of 2 engine(s) are full at the start"]),
+        ("backtranslation", 3072, []),
+        ("backtranslation", 768, ["it keeps 0.5 of 2 engine(s) full (each holds 384 requests)", "window = 3072"]),
+    ],
+)
+def test_a_window_that_leaves_engines_idle_is_told(recipe: str, window: int, words: list[str]) -> None:
+    """Backtranslation needs four times what engines hold; Self-Instruct as much as they hold, and that at the start."""
+    corpus = ("corpus.source=x",) if recipe == "backtranslation" else ()
+    config = load_config(f"shipped:{recipe}.toml", ("engine.count=2", "engine.model=m", *corpus))
+    _, *told = describe_window(config, window)
+
+    assert len(told) == bool(words)
+    assert all(word in told[0] for word in words)
