@@ -205,7 +205,7 @@ def result(
         "recipe": recipe,
         "engines": options.engines,
         "max_num_seqs": options.max_num_seqs,
-        "hold_s": options.hold,
+        "hold": f"{options.hold:g} s" if options.hold else "auto",
         "slow": options.slow,
         "pace": options.pace,
         "window": window,
@@ -241,7 +241,7 @@ def table(results: list[Result]) -> str:
     ]
     for one in results:
         lines.append(
-            f"| {one['recipe']} | {one['engines']} | {one['calls_per_s_and_engine']:.1f} | {one['hold_s']:g} s "
+            f"| {one['recipe']} | {one['engines']} | {one['calls_per_s_and_engine']:.1f} | {one['hold']} "
             f"| {one['window']:,} | {one['held']:,} | {one['held_at_the_end']:,} "
             f"| {one['calls_per_s']:,.0f} | {one['calls_per_exchange']:.1f} "
             f"| {one['ms_per_call']['cpu']:.3f} | {one['busy']:.1%} | {one['full']:.1%} | {one['engines_at_25']:.0f} "
@@ -323,7 +323,7 @@ def main() -> None:
                 split = ", ".join(f"{part} {ms:.3f}" for part, ms in one["main_ms_per_call"].items())
                 print(f"{recipe}, {held:,} held: main thread, ms per call: {split}", file=sys.stderr, flush=True)
     print(table(results))
-    (RESULTS / "driver.json").write_text(json.dumps(results, indent=1))
+    (RESULTS / f"driver-{options.drivers}x{options.engines}.json").write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """How full does our pipeline keep an engine? Its wall time beside `vllm.LLM.generate` over the same requests.
 
     python bench/engine_fill.py [--units 400] [--rounds 5] [--max-num-seqs 32]
+    python bench/engine_fill.py --gpus 1 --max-num-seqs 256 --shape FOLDER        untried: no GPU was at hand
 
 A real run is made first and every request recorded with the length of its answer. Then the same requests, with those
 lengths forced, go (a) through our pipeline (driver, gate, shards, Ray actor), which asks for each one when the method
 gets there; (b) through `vllm.LLM.generate` with its defaults, which has all of them at once; (c) the same with vLLM's
 core in the caller's process. Every measurement has a fresh engine on the same cores, so its prefix cache is cold, and
 both kinds of request are warmed up first. The three alternate; the table gives medians.
+
+The recorded run is the embedded model's. With `--shape` its requests and lengths then go to a model of that folder's
+config.json and tokenizer, with random weights: one in the shape of an 8B model needs no download.
 """
 
 from __future__ import annotations
@@ -37,12 +41,16 @@ RESULTS = Path(__file__).parent / "results"
 FULL = 0.9  # an engine counts as full while it holds this share of max_num_seqs
 
 
-def configuration(units: int, max_num_seqs: int) -> Config:
-    """The demo's over a fixed number of units, with a window of four times the requests held."""
-    slots = EngineSettings(vllm={"max_num_seqs": max_num_seqs}).slots
-    sets = ("target=1_000_000", f"budget.units={units}", f"window={4 * slots}", "exhaustion.share=0")
-    sets += (f"engine.vllm.max_num_seqs={max_num_seqs}",)
-    return load_config("shipped:demo.toml", (*sets, f"engine.num_cpus={os.cpu_count()}"))
+def configuration(options: argparse.Namespace, shape: str | None = None) -> Config:
+    """The demo's over a fixed number of units, with a window of four times the requests held; of another shape, with
+    random weights."""
+    slots = EngineSettings(vllm={"max_num_seqs": options.max_num_seqs}).slots
+    sets = ["target=1_000_000", f"budget.units={options.units}", f"window={4 * slots}", "exhaustion.share=0"]
+    sets += [f"engine.vllm.max_num_seqs={options.max_num_seqs}", f"engine.num_gpus={options.gpus}"]
+    sets += [] if options.gpus else [f"engine.num_cpus={os.cpu_count()}"]
+    if shape is not None:
+        sets += [f"engine.model={json.dumps(shape)}", 'engine.vllm.load_format="dummy"', "engine.style=completion"]
+    return load_config("shipped:demo.toml", tuple(sets))
 
 
 class Recorded:
@@ -218,11 +226,11 @@ def plain(config: Config, recorded: Recorded, in_process: bool) -> dict[str, flo
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from vllm import LLM
 
+    on_cpu: dict[str, Any] = {"kv_cache_memory_bytes": int(config.engine.cpu_kv_cache_gib * 2**30)}
     llm = LLM(
         model=model_path(config.engine.model or ""),
-        enforce_eager=True,
-        kv_cache_memory_bytes=int(config.engine.cpu_kv_cache_gib * 2**30),
         disable_log_stats=True,
+        **({} if config.engine.num_gpus else {"enforce_eager": True, **on_cpu}),
         **config.engine.vllm,
     )
     forced = [
@@ -254,20 +262,21 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-num-seqs", type=int, default=32)
+    parser.add_argument("--gpus", type=int, default=0, help="of the engine; 0 is the CPU")
+    parser.add_argument("--shape", metavar="FOLDER", help="measure a model of this shape, with random weights")
     parser.add_argument("--one", nargs=2, metavar=("SUBJECT", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    config = configuration(options.units, options.max_num_seqs)
+    config = configuration(options, options.shape)
     if options.one:
         print("RESULT " + json.dumps(one(options.one[0], config, Path(options.one[1]))))
         return
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "engine_fill_requests.jsonl"
-    asyncio.run(record(config, path))
+    asyncio.run(record(configuration(options), path))
     measured: dict[str, list[dict[str, float]]] = {"ours": [], "LLM.generate": [], "LLM in process": []}
     for number in range(options.rounds):
         for subject, results in measured.items():
-            command = [sys.executable, __file__, "--one", subject, str(path), "--units", str(options.units)]
-            command += ["--max-num-seqs", str(options.max_num_seqs)]
+            command = [sys.executable, __file__, *sys.argv[1:], "--one", subject, str(path)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
             if not lines:

@@ -220,9 +220,10 @@ def describe_window(config: Config, window: int) -> Iterator[str]:
         yield f"window: {window} units under way at most"
     slots, count = config.engine.slots, config.engine.most
     if config.recipe == "self-instruct" and window < slots * count:
+        full = f"{window / slots:.1f} of {count} engine(s)"
         yield (
-            f"  a unit begins with one request, so {window / slots:.1f} of {count} engine(s) are full at the start (each "
-            f"holds {slots}); later it makes many at once, and the smaller the window the fresher the demonstrations"
+            f"  a unit begins with one request, so {full} are full at the start (each "
+            f"holds {slots}); later it makes many, and the smaller the window the fresher the demonstrations"
         )
     if config.recipe != "self-instruct" and window < 4 * slots * count:
         yield (

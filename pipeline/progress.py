@@ -79,8 +79,9 @@ class Progress:
         reasons = ", ".join(f"{reason} {count}" for reason, count in refused.most_common(3))
         reasons += ", ..." if len(refused) > 3 else ""
         return (
-            f"{clock(now - self._began)}  units {counters.units}{of} (+{driver.open_units} open)  admitted {admitted}{goal}"
-            f"  rows {counters.examples}  refused {refused.total()}{f' ({reasons})' if reasons else ''}"
+            f"{clock(now - self._began)}  units {counters.units}{of} (+{driver.open_units} open)"
+            f"  admitted {admitted}{goal}  rows {counters.examples}"
+            f"  refused {refused.total()}{f' ({reasons})' if reasons else ''}"
             f"  {self._tokens_per_s():,.0f} tok/s  {self._left(total)}"
         )
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from actors.engine_pool import EnginePool
+from actors.engine_pool import LONGEST_HOLD_S, EnginePool
 from actors.messages import Answer, Call, EngineLost, Failed, Gauges, News, Ready, Refused, StartFailure, Where
+from pipeline.config import parse_config
 from pipeline.engine import Filling, Lost
 from pipeline.errors import ContentFault, InputError, RunStopped
 from pipeline.records import Completion, Reason, Request, RequestKey, Sampling, Stage
@@ -484,6 +485,14 @@ async def test_engines_that_keep_dying_stop_the_run() -> None:
         for call in calls:
             with pytest.raises(RunStopped, match="poisoned"):
                 await call
+
+
+async def test_no_engine_is_silent_by_gathering() -> None:
+    """The shortest `silent_timeout_s` that a configuration takes is longer than an exchange may be held."""
+    short = {"engine": {"kind": "scripted", "silent_timeout_s": LONGEST_HOLD_S + 1}}
+
+    with pytest.raises(InputError, match="silent_timeout_s"):
+        parse_config(short, "test")
 
 
 async def test_a_silent_engine_is_replaced() -> None:
