@@ -259,6 +259,19 @@ def test_a_node_without_the_package_is_named_so():
         require_done("night-1", End("FAILED", bare.returncode, message=f"last logs:\n{bare.stderr}"))
 
 
+def test_a_node_with_an_old_python_is_named_so():
+    """A Python before 3.11 ends with 2 and one sentence before anything that it cannot read is imported."""
+    run = (
+        f"import runpy, sys; sys.path.append({str(Path(__file__).parents[1])!r}); sys.version_info = (3, 10, 13); "
+        "runpy.run_module('pipeline', run_name='__main__')"
+    )
+    ended = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        f"instructmill: this node's Python ({sys.executable}) is 3.10.13: 3.11 or newer is needed\n"
+    )
+
+
 def test_a_node_without_a_dependency_is_named_so(tmp_path):
     """A Python without what InstructMill needs ends with 2 and one sentence: which Python, what it lacks, the mend."""
     # All but one of the dependencies are there, as empty files: of a bare Python, none is.
