@@ -175,7 +175,7 @@ def test_a_stopped_engine_core(start, tables, tmp_path) -> None:
     wait_for_commits(run, tmp_path / "r", 2)
     engine, core = named(run, "ray::VllmEngine"), named(run, "VLLM::EngineCore")
     core.send_signal(signal.SIGSTOP)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < until, "not seen"
         time.sleep(0.1)
@@ -184,4 +184,4 @@ def test_a_stopped_engine_core(start, tables, tmp_path) -> None:
     ends_whole(run, tmp_path / "r", tables)
     first, second = engines(tmp_path / "r")
     assert first == engine.pid != second
-    assert ["made no token in 15 s" in why for why in lost(tmp_path / "r")] == [True]
+    assert ["made no token in 60 s" in why for why in lost(tmp_path / "r")] == [True]
