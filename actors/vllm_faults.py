@@ -32,6 +32,8 @@ FULL = re.compile(
     r"(?:CUDA|HIP) out of memory\. Tried to allocate \S+ \S+ GPU \d+ has a total capacity of ([\d.]+) GiB"
 )
 
+NO_WEIGHTS = re.compile(r"Cannot find any model weights")
+
 # A hub or a disk in trouble, which may be better on another try or node.
 PASSES = re.compile(
     r"couldn't connect|Too Many Requests|\b5\d\d Server Error|^(?:Connect|Read|Write|Pool)(?:Error|Timeout)"
@@ -67,6 +69,9 @@ def start_failure(error: BaseException, settings: EngineSettings, printed: str =
     if short := _short_of_memory(words, settings):
         detail, configuration = short
         return StartFailure(f"{detail} (on {host})", configuration)
+    if NO_WEIGHTS.search(words):
+        mend = "put its weights (.safetensors) there, or name another in engine.model"
+        return StartFailure(f"vLLM finds no weights of {settings.model} on {host}: {mend}", True)
     if isinstance(error, ModuleNotFoundError):
         return StartFailure(f"{host} has no module {error.name!r}: install instructmill[vllm] in its image", True)
     if ELSEWHERE.search(words):

@@ -87,7 +87,11 @@ def launch(config: Config, filters: Sequence[OwnFilter] = ()) -> None:
             if not fresh:
                 stack.enter_context(engines_room(opened.plan, fresh=False))
             print(f"style: {plan.config.engine.style}: {plan.style_why}", file=sys.stderr)
-            asyncio.run(_drive(opened, signals))
+            try:
+                asyncio.run(_drive(opened, signals))
+            except MillError as error:
+                opened.event("stopped", why=str(error))
+                raise
         elif opened.commits[-1].ending is None:  # a rule of this configuration ends a run that had stopped before
             opened.commit([], opened.state.counters, [], opened.ending, 0)
         else:
@@ -133,9 +137,6 @@ async def _drive(opened: Run, signals: Signals) -> None:
         )
         try:
             await driver.run()
-        except MillError as error:
-            opened.event("stopped", why=str(error))
-            raise
         finally:
             progress.cancel()
             await asyncio.gather(progress, return_exceptions=True)
@@ -179,8 +180,10 @@ async def _export(driver: Driver, plan: Plan) -> None:
 
 
 def _note(opened: Run, event: str, **values: Any) -> None:
-    """Log what engines say; a server in trouble and a node that is of no use are told of at once too."""
+    """Log what engines say; a lost one, a server in trouble and a node that is of no use are told of at once too."""
     opened.event(event, **values)
+    if event == "engine_lost":
+        print(f"engine {values['engine']} was lost: {values['detail']}", file=sys.stderr)
     if event == "endpoint_retry":
         print(f"endpoint: {values['fault']}; asked again in {values['wait_s']:g} s", file=sys.stderr)
     if event == "node_given_up":

@@ -41,6 +41,10 @@ def round_config(run: str, file: str | None, overrides: tuple[str, ...], out: st
         taken: dict[str, Any] = {key: before[key] for key in TAKEN_OVER if before.get(key) is not None}
         prompts = {key: text for key, text in before["prompts"].items() if text and key.startswith("curation")}
         taken |= {"prompts": prompts, "engine": engine, **given, "recipe": "curate", "candidates": run}
+        set_now = {override.partition("=")[0].strip() for override in overrides}
+        if "engine" not in given:
+            replaced = {"min", "max"} if "engine.count" in set_now else {"count"} if "engine.max" in set_now else set()
+            taken["engine"] = {key: value for key, value in taken["engine"].items() if key not in replaced}
         return with_overrides(copy.deepcopy(taken), overrides)
 
     engine = _judge(before)
@@ -57,7 +61,8 @@ def _judge(before: dict[str, Any]) -> dict[str, Any]:
     engine = dict(before.get("judge") or before["engine"])
     if before.get("judge") is None and before["augmentation"]["mode"] == "backward":
         engine["vllm"] = {key: value for key, value in engine["vllm"].items() if key != "lora_modules"}
-    return {key: value for key, value in engine.items() if value is not None}
+    counted = "count" if engine.get("max") is not None else None  # the default that a manifest writes out
+    return {key: value for key, value in engine.items() if value is not None and key != counted}
 
 
 def _for_any_model(engine: dict[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def workers_line(waiting: int, workers: int, texts: int, room_timeout_s: float, 
     if not waiting or waited_s < SOON_S:
         return f"filling {workers} novelty worker(s) with {texts:,} texts"
     who = "1 novelty worker waits" if waiting == 1 else f"{waiting} novelty workers wait"
-    return f"{who} for a CPU{'' if waiting == 1 else ' each'}; gives up after {clock(room_timeout_s)}"
+    each = "" if waiting == 1 else " each"
+    return f"{who} for a CPU{each} that no engine holds; gives up after {clock(room_timeout_s)}"
 
 
 def _waits(number: int) -> str:

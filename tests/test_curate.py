@@ -167,6 +167,24 @@ def test_of_another_models_engine_only_the_place_is_taken_over(backtranslation, 
     assert (other.revision, other.system, other.count, other.vllm) == (None, None, 2, {"max_model_len": 512})
 
 
+def test_how_many_engines_a_round_has(backtranslation, tmp_path) -> None:
+    """As many as the run had, whether by `count` or by `min` and `max`; either takes the place of the other."""
+
+    def engines(folder: str, *sets: str) -> tuple[int | None, int | None, int]:
+        engine = round_config(str(tmp_path / folder), None, sets, None).engine
+        return engine.min, engine.max, engine.count
+
+    between = {"kind": "scripted", "model": "one", "min": 0, "max": 3}
+    run(backtranslation(engine=between, budget={"units": 3}), tmp_path / "between")
+    run(backtranslation(engine={"kind": "scripted", "model": "one"}, budget={"units": 3}), tmp_path / "counted")
+
+    assert engines("between") == (0, 3, 1)
+    assert engines("between", 'engine.model="two"') == (0, 3, 1)
+    assert engines("between", "engine.count=2") == (None, None, 2)
+    assert engines("counted") == (None, None, 1)
+    assert engines("counted", "engine.min=0", "engine.max=2") == (0, 2, 1)
+
+
 def test_a_round_in_the_run_itself_is_refused(first, tmp_path, capsys) -> None:
     """The folder of the new run is another, and a file may not make it another recipe."""
     file = tmp_path / "other.toml"

@@ -28,6 +28,7 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
 
+from actors import code
 from pipeline.cli import _parser, main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -398,6 +399,15 @@ def test_the_readmes_commands_parse() -> None:
     ours = [line for line in lines if line.startswith("instructmill ") or "-- python -m pipeline " in line]
     commands = [shlex.split(re.sub(r"^.*?(instructmill|-m pipeline) ", "", line), comments=True) for line in ours]
 
-    assert {command[0] for command in commands} == {"check", "submit", "status", "verify", "run"}
+    assert {command[0] for command in commands} == {"check", "submit", "status", "report", "verify", "run"}
     for command in commands:
         _parser().parse_args(command)
+
+
+def test_code_is_hashed_when_it_has_come_to_rest(monkeypatch) -> None:
+    """Where files are being unpacked, none of what is there meanwhile counts, and nothing at all never does."""
+    seen = iter([code.NOTHING, code.NOTHING, "half", "whole", "whole", "never"])
+    monkeypatch.setattr(code, "_hash", lambda: next(seen))
+    monkeypatch.setattr(code, "SETTLED_S", 0.0)
+
+    assert code.code_hash.__wrapped__() == "whole"

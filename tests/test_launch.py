@@ -6,9 +6,11 @@ import asyncio
 import functools
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from pipeline.engine_settings import EngineSettings
 from pipeline.errors import InputError, RunStopped
 from pipeline.launch import _join_cluster, _start_group, launch
 from pipeline.records import Completion, Request, Stage
+from pipeline.runs import read_events
 from pipeline.shards import read_manifest
 from pipeline.testing import scripted_answer
 from pipeline.waiting import engines_line, while_waiting, workers_line
@@ -215,8 +218,8 @@ def test_a_start_is_told_of_by_the_states_of_its_engines(monkeypatch, capsys) ->
     [
         (1, 3, "filling 2 novelty worker(s) with 1,750 texts"),
         (0, 90, "filling 2 novelty worker(s) with 1,750 texts"),
-        (1, 90, "1 novelty worker waits for a CPU; gives up after 1:00:00"),
-        (2, 90, "2 novelty workers wait for a CPU each; gives up after 1:00:00"),
+        (1, 90, "1 novelty worker waits for a CPU that no engine holds; gives up after 1:00:00"),
+        (2, 90, "2 novelty workers wait for a CPU each that no engine holds; gives up after 1:00:00"),
     ],
 )
 def test_the_line_says_what_novelty_workers_wait_for(waiting, waited_s, line) -> None:
@@ -255,3 +258,19 @@ def test_where_no_cluster_is_named_it_is_this_machine_that_was_looked_at(monkeyp
         with pytest.raises(RunStopped) as refused:
             _join_cluster([], 1, stack)
     assert str(refused.value) == f"others use it{end}"
+
+
+def test_why_a_run_ended_before_its_engines_came_is_kept(scripted, tmp_path, monkeypatch, capsys) -> None:
+    """A lost engine is told of with its reason when it happens, and the log keeps why the run stopped."""
+
+    async def start_engine(plan: Any, note: Callable[..., None]) -> Any:
+        note("engine_lost", engine=0, detail="its disk is gone", blameless=True, in_flight=[])
+        raise RunStopped("no engine came")
+
+    monkeypatch.setattr("pipeline.launch.start_engine", start_engine)
+    with pytest.raises(RunStopped, match="no engine came"):
+        launch(scripted(out=str(tmp_path / "r")))
+
+    assert "engine 0 was lost: its disk is gone\n" in capsys.readouterr().err
+    assert read_events(tmp_path / "r")[-1]["event"] == "stopped"
+    assert read_events(tmp_path / "r")[-1]["why"] == "no engine came"

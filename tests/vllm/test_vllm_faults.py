@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,17 @@ def test_weights_that_do_not_fit(apart) -> None:
         "the model does not fit on a GPU of 23.64 GiB: give more GPUs per engine (engine.num_gpus = 2), or take a "
         "smaller or quantized model (engine.vllm.quantization) (on "
     )
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in-process", "core-apart"])
+def test_a_model_without_weights(apart) -> None:
+    """A folder without weights has none on another try: it is the configuration's fault, and is named."""
+    error = RuntimeError("Cannot find any model weights with `/models/empty`")
+    printed = f"(EngineCore pid=7) RuntimeError: {error}\n"
+    found = start_failure(CORE, on_gpus(), printed) if apart else start_failure(error, on_gpus())
+
+    assert found.configuration
+    assert re.match(r"vLLM finds no weights of .* on .*: put its weights \(\.safetensors\) there", found.detail)
 
 
 def test_the_cause_of_a_core_that_fails_is_said() -> None:
