@@ -30,8 +30,8 @@ lint: .venv/installed
 	@echo "making .venv from requirements/cpu.txt (once; about 3.5 GB)"
 	$(PYTHON) -m venv .venv
 	@# --no-deps: vLLM's CPU build asks for builds of torchvision and torchaudio that break it (requirements/README.md).
-	$(BIN)/python -m pip install --quiet --no-deps --no-compile -r requirements/cpu.txt || \
-		$(BIN)/python -m pip install --quiet --no-deps --no-compile -r requirements/cpu.txt --extra-index-url $(TORCH_INDEX)
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt || \
+		$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt --extra-index-url $(TORCH_INDEX)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
