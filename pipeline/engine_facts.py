@@ -51,7 +51,7 @@ class Lately:
         while len(self._readings) > 2 and self._readings[1][0] <= now - LATELY_S:
             self._readings.popleft()
         _, before, then = self._readings[0]
-        return _standing(use, {name: all - then.get(name, 0.0) for name, all in use.time.items()}, rows - before)
+        return _standing(use, {name: so_far - then.get(name, 0.0) for name, so_far in use.time.items()}, rows - before)
 
 
 def _standing(use: EngineUse, spent: Mapping[str, float], rows: int) -> dict[str, Any]:
