@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -323,27 +324,40 @@ def test_an_exhausted_novelty_ends_the_run_with_a_word(scripted, tmp_path):
 def test_a_slow_commit_holds_up_no_unit_under_way(scripted, tables, tmp_path):
     """While a commit waits for its storage, units under way go on and no new one starts, so that a kill then costs no
     more than its range and a window; the rows are those of a run with quick storage."""
-    asked_meanwhile, started_meanwhile = [], []
+    held = 5  # it waits at its first request until the first commit, of units before it, is under way
+    committing, asked_again = threading.Event(), threading.Event()
+    started_meanwhile = []
+
+    class Holding(ScriptedEngine):
+        async def generate(self, request: Request) -> Completion:
+            if request.key.unit == held:
+                if committing.is_set():
+                    asked_again.set()
+                await asyncio.to_thread(committing.wait, 60)
+            return await super().generate(request)
 
     async def main() -> None:
-        opened = open_run(scripted(), tmp_path / "r")
-        engine = ScriptedEngine(delay_s=0.01)
+        opened = open_run(scripted(target=120), tmp_path / "r")
+        engine = Holding()
+        loop = asyncio.get_running_loop()
 
         def commit(*values) -> None:
-            before = list(engine.calls)
-            time.sleep(0.3)
-            since = engine.calls[len(before) :]
-            asked_meanwhile.append(len(since))
-            started_meanwhile.extend({key.unit for key in since} - {key.unit for key in before})
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0.02), loop).result(10)  # what has been started has asked
+            before = {key.unit for key in engine.calls} | {held}
+            committing.set()
+            asked_again.wait(10)
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0.02), loop).result(10)
+            started_meanwhile.extend({key.unit for key in engine.calls} - before)
             opened.commit(*values)
 
         await Driver(opened.plan.config, opened.state, opened.plan.recipe, engine, commit).run()
         opened.close()
 
     asyncio.run(main())
-    run(scripted(), tmp_path / "quick")
+    run(scripted(target=120), tmp_path / "quick")
 
-    assert asked_meanwhile[0] > 0
+    assert read_commits(tmp_path / "r")[1].end <= held
+    assert asked_again.is_set()
     assert started_meanwhile == []
     assert tables(tmp_path / "r") == tables(tmp_path / "quick")
 
