@@ -183,11 +183,16 @@ def _note(opened: Run, event: str, **values: Any) -> None:
     """Log what engines say; a lost one, a server in trouble and a node that is of no use are told of at once too."""
     opened.event(event, **values)
     if event == "engine_lost":
-        print(f"engine {values['engine']} was lost: {values['detail']}", file=sys.stderr)
+        print(f"{_kind(values['table'])} {values['engine']} was lost: {values['detail']}", file=sys.stderr)
     if event == "endpoint_retry":
         print(f"endpoint: {values['fault']}; asked again in {values['wait_s']:g} s", file=sys.stderr)
     if event == "node_given_up":
         print(f"a node gets no more engines: {values['why']}", file=sys.stderr)
+
+
+def _kind(table: str) -> str:
+    """What the engines of a table of the configuration are called."""
+    return "engine" if table == "engine" else "judging engine"
 
 
 @contextmanager
@@ -306,9 +311,11 @@ async def _ask_endpoint(plan: Plan, key: str, settings: EngineSettings, fresh: b
 
 
 async def start_engine(plan: Plan, note: Callable[..., None] | None = None) -> Engine:
-    """The engines a configuration names, ready to be asked, as one. `note` is told of engines that come and go."""
+    """The engines a configuration names, ready to be asked, as one. `note` is told of engines that come and go, and of
+    their table in the configuration."""
     starting = [
-        asyncio.create_task(_start_group(plan, key, settings, model, note)) for key, settings, model in plan.engines
+        asyncio.create_task(_start_group(plan, key, settings, model, note and partial(note, table=key)))
+        for key, settings, model in plan.engines
     ]
     try:  # all at once: each group may have to wait for nodes
         started = await asyncio.gather(*starting)
@@ -346,10 +353,9 @@ async def _start_group(
     # The very revision that the plan was made with, whatever the hub holds by now.
     revision = None if is_local(settings.model or "") else model["revision"]
     pool = cluster.engine_pool(settings.model_copy(update={"revision": revision}), note)
-    kind = "engine" if key == "engine" else "judging engine"
 
     def what(waited_s: float) -> str:
-        return engines_line([each.state for each in pool.stats().engines], settings, kind, waited_s)
+        return engines_line([each.state for each in pool.stats().engines], settings, _kind(key), waited_s)
 
     try:
         await while_waiting(pool.start(), what)

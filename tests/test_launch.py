@@ -264,13 +264,15 @@ def test_why_a_run_ended_before_its_engines_came_is_kept(scripted, tmp_path, mon
     """A lost engine is told of with its reason when it happens, and the log keeps why the run stopped."""
 
     async def start_engine(plan: Any, note: Callable[..., None]) -> Any:
-        note("engine_lost", engine=0, detail="its disk is gone", blameless=True, in_flight=[])
+        for table in ("engine", "judge"):
+            note("engine_lost", table=table, engine=0, detail="its disk is gone", blameless=True, in_flight=[])
         raise RunStopped("no engine came")
 
     monkeypatch.setattr("pipeline.launch.start_engine", start_engine)
     with pytest.raises(RunStopped, match="no engine came"):
         launch(scripted(out=str(tmp_path / "r")))
 
-    assert "engine 0 was lost: its disk is gone\n" in capsys.readouterr().err
+    lost = "engine 0 was lost: its disk is gone"
+    assert capsys.readouterr().err.splitlines()[-2:] == [lost, f"judging {lost}"]
     assert read_events(tmp_path / "r")[-1]["event"] == "stopped"
     assert read_events(tmp_path / "r")[-1]["why"] == "no engine came"

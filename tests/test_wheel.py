@@ -52,3 +52,13 @@ def test_the_wheel_and_nothing_else_is_imported(installed, tmp_path):
     )
 
     assert {str(Path(file).parent.parent) for file in done.stdout.split()} == {str(installed)}
+
+
+def test_the_wheel_says_its_version(installed, tmp_path):
+    """`--version` of the installed wheel is the version that its metadata gives, and so its file's name."""
+    environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-m", "pipeline", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    (wheel,) = installed.parent.glob("*.whl")
+    assert (done.returncode, done.stdout) == (0, f"instructmill {wheel.name.split('-')[1]}\n")

@@ -248,6 +248,25 @@ def test_the_plain_form_of_ray_itself(head, submit, tables, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_round_of_curation_as_a_job(head, submit, backtranslation, tables, tmp_path):
+    """`curate` in the plain form runs on the cluster's engines, and gives the rows of a round made in one process."""
+    launch(backtranslation(out=str(tmp_path / "round-1")))
+    rounds = ["curate", str(tmp_path / "round-1"), "--out"]
+    config = submit.work / "round-2.toml"
+    config.write_text(CONFIG[CONFIG.index("[engine]") : CONFIG.index("[shards]")])
+    job = ["ray", "job", "submit", "--address", head.address, "--working-dir", ".", "--submission-id", submit.name]
+    job += ["--", "python", "-m", "pipeline", *rounds, str(tmp_path / "round-2"), "--config", config.name]
+    done = subprocess.run(job, cwd=submit.work, env=head.environment, capture_output=True, text=True, timeout=100)
+    here = [sys.executable, "-m", "pipeline", *rounds, str(tmp_path / "here")]
+    subprocess.run(here, cwd=submit.work, check=True, capture_output=True, timeout=100)
+
+    assert done.returncode == 0, done.stdout
+    assert in_log(tmp_path / "round-2", "engine_ready")
+    assert verified(tmp_path / "round-2")
+    assert tables(tmp_path / "round-2") == tables(tmp_path / "here")
+
+
+@pytest.mark.slow
 def test_a_node_without_the_package_is_given_up(head, submit, tables, tmp_path):
     """A run that has to start on a node which lacks InstructMill ends with 2 and what to install; one that has engines
     gives such a node up when it joins, says so once, and ends with all its rows."""
