@@ -12,9 +12,10 @@ demo: .venv/installed
 	@$(BIN)/instructmill demo $(if $(MODEL),--model '$(MODEL)')
 	@$(if $(MODEL),true,$(BIN)/instructmill demo --recipe backtranslation)
 
-# What needs no Ray and no vLLM runs in two processes; each of the others would take the cores from the next.
+# What needs no Ray and no vLLM runs in three processes, which wait now and then; each of the others would take the
+# cores from the next.
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile tests/*.py
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile tests/*.py
 	$(BIN)/python -m pytest -m "not slow" tests/faults tests/cluster tests/vllm tests/gpu
 
 test-all: .venv/installed

@@ -29,6 +29,7 @@ from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
 
 from actors import code
+from pipeline import __version__
 from pipeline.cli import _parser, main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -314,7 +315,7 @@ def test_one_pinned_image_of_our_versions(cluster, job) -> None:
     (pin,) = re.findall(r"ray\[default\]==([\d.]+)\*", " ".join(PROJECT["optional-dependencies"]["vllm"]))
     docker = DOCKERFILE.read_text()
 
-    assert version == PROJECT["version"]
+    assert version == __version__
     assert ray.startswith(pin)
     assert ray == metadata.version("ray")  # which the tests ran with
     assert job["rayClusterSpec"]["rayVersion"] == ray
@@ -399,7 +400,7 @@ def test_the_readmes_commands_parse() -> None:
     ours = [line for line in lines if line.startswith("instructmill ") or "-- python -m pipeline " in line]
     commands = [shlex.split(re.sub(r"^.*?(instructmill|-m pipeline) ", "", line), comments=True) for line in ours]
 
-    assert {command[0] for command in commands} == {"check", "submit", "status", "report", "verify", "run"}
+    assert {command[0] for command in commands} == {"check", "submit", "status", "report", "verify", "run", "curate"}
     for command in commands:
         _parser().parse_args(command)
 

@@ -161,7 +161,7 @@ def test_the_readmes_three_commands_at_an_endpoint(tell: Tell, tmp_path: Path) -
     assert len(read_rows(tmp_path / "runs" / "endpoint", "pool")) == 60
 
 
-@pytest.mark.parametrize("style", ["chat", "completion"])
+@pytest.mark.parametrize("style", ["chat", pytest.param("completion", marks=pytest.mark.slow)])
 def test_backtranslation_at_an_endpoint_weighs_its_scores(tell: Tell, corpus, tmp_path: Path, style: str) -> None:
     """A run asks the server for the probabilities of the digits, and its rows have mass and expected score; from a
     server that gives none they are null, and every score still parses."""

@@ -86,7 +86,9 @@ def test_killed_and_started_again(config, tables, tmp_path, commits_seen):
     assert tables(tmp_path / "whole") == tables(tmp_path / "r")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM], ids=["SIGINT", "SIGTERM"]
+)
 def test_a_signal_commits_what_is_whole_and_exits_with_75(config, tables, tmp_path, number):
     """SIGINT and SIGTERM end the run with 75, one sentence and no traceback; the same command then completes it."""
     assert start(config, tmp_path / "whole", tmp_path / "whole.log").wait() == 0

@@ -230,7 +230,7 @@ def drive(run: Run) -> None:
     ("recipe", "record"),
     [
         ("self-instruct", ".run/commits/000002.json"),
-        ("backtranslation", ".run/commits/000002.json"),
+        pytest.param("backtranslation", ".run/commits/000002.json", marks=pytest.mark.slow),
         ("backtranslation", f"{SEGMENTS}/000002.json"),
     ],
     ids=["commit", "commit-of-texts", "segments"],

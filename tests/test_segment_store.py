@@ -74,7 +74,7 @@ def test_units_are_the_kept_segments_in_order(small_parts, corpus, tmp_path) -> 
     assert parts[-1].at_end
 
 
-@pytest.mark.parametrize("first", [0, 1, 7, 20, 59])
+@pytest.mark.parametrize("first", [0, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 20, 59))])
 def test_a_store_that_is_opened_again_goes_on(small_parts, corpus, tmp_path, first) -> None:
     """After a stop anywhere, the segments asked for and all later ones are the same, and nothing is read twice."""
     source = corpus(60)

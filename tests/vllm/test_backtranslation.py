@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import datasets
 import pytest
 
@@ -15,26 +13,19 @@ from pipeline.segment_parts import tally_of
 from pipeline.shards import read_commits
 
 
-def run(source: Path, out: Path, *sets: str) -> Counters:
-    """The demo's configuration over another corpus."""
-    launch(load_config("shipped:demo_backtranslation.toml", (f'corpus.source="{source}"', *sets), str(out)))
-    return Counters.from_json(read_commits(out)[-1].counters)
-
-
-@pytest.mark.parametrize(
-    "sets",
-    [pytest.param(("budget.units=24",), id="24"), pytest.param((), id="whole", marks=pytest.mark.slow)],
-)
-def test_a_book_goes_through(ray_session, shared_data, tmp_path, sets) -> None:
+@pytest.mark.slow
+def test_a_book_goes_through(ray_session, shared_data, tmp_path) -> None:
     """Every piece of the book is a segment or counted, every segment one candidate or one failure row, and no pair
     that the judge was asked about is without a score or the reason why it is not believed."""
-    counters = run(shared_data / "rust_book", tmp_path / "r", *sets)
+    source = f'corpus.source="{shared_data}/rust_book"'
+    launch(load_config("shipped:demo_backtranslation.toml", (source,), str(tmp_path / "r")))
+    counters = Counters.from_json(read_commits(tmp_path / "r")[-1].counters)
     tally = tally_of(tmp_path / "r")
     data, rejected = (read_rows(tmp_path / "r", kind) for kind in ("data", "rejected"))
 
     assert tally is not None
     assert tally.pieces == tally.kept + tally.refused.total() > 500
-    assert counters.units == (24 if sets else tally.kept)
+    assert counters.units == tally.kept
     assert counters.candidates + counters.failed_units == counters.units == len(data) + len(rejected)
     judged = data + [row for row in rejected if row["scores"]]
     unparsed = [row for row in judged if row["score"] not in (1, 2, 3, 4, 5) and row["reason"] != "not_a_score"]

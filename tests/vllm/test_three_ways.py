@@ -84,7 +84,7 @@ def test_chats_in_ray_actors(
     came_out_whole(tmp_path / "r", "chat")
 
 
-@pytest.mark.parametrize("style", ["chat", "completion"])
+@pytest.mark.parametrize("style", ["chat", pytest.param("completion", marks=pytest.mark.slow)])
 def test_at_an_endpoint(
     vllm_server: tuple[str, str],
     without_ray_and_vllm: dict[str, str],
