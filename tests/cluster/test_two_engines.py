@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+from typing import Any
 
 import pytest
 
 from actors import cluster
 from actors.place import PoolStats
+from pipeline import launch
+from pipeline.records import Stage
 from pipeline.testing import ScriptedEngine, run_to_end
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -54,3 +59,38 @@ def test_engines_that_join_while_the_run_goes_on(over_engines, engines):
     answered = over_engines(1, engines, load_s=0.3, delay_s=0.5)
 
     assert all(answered)
+
+
+def test_a_judge_apart_gives_the_rows_of_one_in_process(backtranslation, corpus, tables, tmp_path, monkeypatch, capfd):
+    """Writer and judge are engines of two groups, each with its own count; one that is lost is told of by its group and
+    costs no row."""
+    source, note, heard = corpus(), launch._note, []
+
+    def listen(opened: Any, event: str, **values: Any) -> None:
+        note(opened, event, **values)
+        heard.append((event, values.get("table")))
+        if heard.count(("engine_ready", "judge")) == 1 and heard[-1] == ("engine_ready", "judge"):
+            os.kill(values["pid"], signal.SIGKILL)
+
+    def run(name: str, **script: Any) -> None:
+        def engines(group: str, count: int) -> dict[str, Any]:
+            log = str(tmp_path / f"{name}-{group}.log")
+            return {"kind": "scripted", "count": count, "num_gpus": 0, "scripted": {**script, "call_log": log}}
+
+        groups = {"engine": engines("writer", 1), "judge": engines("judge", 2)}
+        launch.launch(backtranslation(source=source, out=str(tmp_path / name), **groups))
+
+    monkeypatch.setattr(launch, "_note", listen)
+    run("apart", on_ray=True, delay_s=0.1)
+    run("here")
+    asked = {
+        group: {line.split()[1] for line in (tmp_path / f"apart-{group}.log").read_text().splitlines()}
+        for group in ("writer", "judge")
+    }
+
+    assert tables(tmp_path / "apart") == tables(tmp_path / "here")
+    assert asked == {"writer": {Stage.AUGMENTATION}, "judge": {Stage.CURATION}}
+    assert heard.count(("engine_ready", "engine")) == 1
+    assert heard.count(("engine_ready", "judge")) >= 2
+    assert heard.count(("engine_lost", "judge")) == 1
+    assert capfd.readouterr().err.count("\njudging engine ") == 1

@@ -47,8 +47,9 @@ def whole(config: Config, tables: Any, tmp_path: Path) -> dict[str, list[dict[st
 
 
 def numbers(slow_from: int) -> list[Any]:
-    """Every act; those from `slow_from` on only in the long suite, but for every tenth."""
-    return [pytest.param(n, marks=[pytest.mark.slow] if n >= slow_from and n % 10 else []) for n in range(1, ACTS + 1)]
+    """Every act; those from `slow_from` on only in the long suite, but for every seventh: a commit has five acts, so
+    that these are of different kinds."""
+    return [pytest.param(n, marks=[pytest.mark.slow] if n >= slow_from and n % 7 else []) for n in range(1, ACTS + 1)]
 
 
 def ends_as_undisturbed(config: Config, folder: Path, tables: Any, whole: dict[str, list[dict[str, Any]]]) -> None:
