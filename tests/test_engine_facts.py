@@ -202,6 +202,9 @@ def test_the_log_tells_of_the_engines(monkeypatch) -> None:
     async def listen(use: EngineUse | None) -> None:
         task = asyncio.create_task(log_engines(Driving(use), lambda kind, **values: told.append((kind, values))))  # type: ignore[arg-type]
         await asyncio.sleep(0.2)
+        async with asyncio.timeout(10):
+            while use and len(told) < 2:
+                await asyncio.sleep(0.01)
         task.cancel()
 
     asyncio.run(listen(None))

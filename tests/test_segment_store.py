@@ -106,7 +106,10 @@ def test_it_reads_one_part_ahead_and_no_further(small_parts, corpus, tmp_path) -
     async def ask() -> None:
         store = store_of(tmp_path / "r", corpus(200))
         await store(0)
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(10):
+            while len(read_parts(tmp_path / "r")) < 2:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
         await store.close()
 
     asyncio.run(ask())
