@@ -1,7 +1,7 @@
 # make demo   makes .venv from the lock, runs both recipes on the embedded model, prints the results
 # make demo MODEL=...   the same on a model of yours: a folder or a name on the hub
 # make test   the same environment, the tests that a change must pass, without a GPU
-# make test-all   those and the slow ones: 40 minutes and more
+# make test-all   those and the slow ones: more than half an hour
 PYTHON ?= python3
 BIN := .venv/bin
 # Where plain pip does not find PyTorch's CPU build, it comes from PyTorch's own index.

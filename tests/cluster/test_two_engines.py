@@ -1,4 +1,4 @@
-"""A whole run over engines in processes of their own: one, two, and some that join late."""
+"""A whole run over engines in processes of their own: one, two, some that join late, and a judge's."""
 
 from __future__ import annotations
 
